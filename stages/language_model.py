@@ -1,0 +1,75 @@
+"""Loading a causal language model from a folder, and turning prompts into its tokens.
+
+Used by every stage that runs a model; nothing here names a device or a dtype of its own.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stages.errors import BadInput
+from stages.records import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def require_model_folder(folder: Path, field: str) -> None:
+    """Raises BadInput where `folder` is no complete Hugging Face model folder: config, safetensors, tokenizer."""
+    if not folder.is_dir():
+        raise BadInput(field, f"{folder} is not a folder")
+    if not (folder / "config.json").is_file():
+        raise BadInput(field, f"{folder} has no config.json; give a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(field, f"{folder} has no *.safetensors weights; save the model with save_pretrained first")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise BadInput(field, f"{folder} has no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the model")
+
+
+def load_tokenizer(folder: Path, field: str = "model") -> "PreTrainedTokenizerBase":
+    """The folder's tokenizer. Raises BadInput where it has no EOS token; pads with EOS where it has no pad token."""
+    from transformers import AutoTokenizer
+
+    require_model_folder(folder, field)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise BadInput(field, f"the tokenizer in {folder} names no eos_token; responses could never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(folder: Path, *, dtype: str, device: str, field: str = "model") -> "PreTrainedModel":
+    """The folder's causal LM in evaluation mode, without gradients.
+
+    `dtype` is torch's name for it (`float32`, `bfloat16`). Raises BadInput where the folder is not complete.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    require_model_folder(folder, field)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
+    return model.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:
+    """Token ids of a prompt: its text as it stands, or its messages through the model's own chat template."""
+    if prompt.messages:
+        encoded = tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+    return list(tokenizer(prompt.text)["input_ids"])
+
+
+def require_room(lengths: dict[str, int], model: "PreTrainedModel", max_new_tokens: int, field: str) -> None:
+    """Raises BadInput where a prompt (id → tokens) leaves no room for `max_new_tokens` in the model's context."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None or not lengths:
+        return
+    longest = max(lengths, key=lengths.__getitem__)
+    if lengths[longest] + max_new_tokens > context:
+        raise BadInput(
+            field,
+            f"prompt {longest!r} has {lengths[longest]} tokens and {max_new_tokens} are to be generated, but the "
+            f"model's context holds {context}; shorten the prompt or set a smaller max_new_tokens",
+        )

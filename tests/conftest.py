@@ -1,0 +1,64 @@
+"""Fixtures of the fast tests: a tiny random Llama with a real tokenizer, made here from text of our own."""
+
+from pathlib import Path
+
+import pytest
+
+SENTENCES = [
+    "the film is a quiet wonder from start to finish",
+    "a dull and noisy film that never finds its feet",
+    "the cast is superb and the story moves with grace",
+    "the plot is thin and the jokes are old",
+    "an honest story told with warmth and patience",
+    "two hours of noise without one good idea",
+    "the camera loves the city and so will you",
+    "a tired sequel that nobody asked for",
+    "small and true and beautifully played",
+    "loud and empty and far too long",
+]
+
+
+def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 3, hidden: int = 32, context: int = 256) -> Path:
+    """A random fp32 Llama and a trained BPE tokenizer (EOS `<|im_end|>`, pad `<|endoftext|>`), saved as a HF folder."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    config = LlamaConfig(
+        vocab_size=len(fast),
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():  # wide logits, so that sampling is far from uniform
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    model.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_model(tmp_path_factory.mktemp("tiny_model"))
