@@ -48,6 +48,8 @@ class Prompt:
     """The prompt as the policy sees it, template applied; no trailing blank."""
     messages: list[dict[str, str]] = field(default_factory=list)
     """Chat form, `{role, content}` each; where not empty, the model's own chat template replaces `text`."""
+    opening: str = ""
+    """The part of `text` that already belongs to the response; rewards judge opening + response."""
     reference: str = ""
     """A known good response, with its leading blank; empty where there is none."""
 
