@@ -1,0 +1,187 @@
+"""Schemas of the configuration groups: every key's type and bounds, so that a misspelt or mistyped key is one line.
+
+A YAML file takes its schema by `defaults: [/schema/<group>/<kind>@_here_, _self_]`. What a key does stands beside it
+in the YAML files.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from pipeline.config import bounded
+
+
+@dataclass
+class Part:
+    size: int = bounded(MISSING, "a positive number of rows", least=1)
+    groups: float = bounded(0.0, "a share between 0 and 1", least=0, most=1)
+
+
+@dataclass
+class Task:
+    """Where prompts come from and how they are split."""
+
+    table: str = MISSING
+    corpus: Any = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    text_column: str = ""
+    prompt_column: str = ""
+    reference_column: str = ""
+    label_column: str = ""
+    positive: str = ""
+    negative: str = ""
+    group_column: str = ""
+    template: str = "{text}"
+    opening_words: list[int] = field(default_factory=lambda: [3, 4])
+    min_words: int = bounded(0, "a number of words, 0 or more", least=0)
+    max_words: int = bounded(0, "a number of words, 0 or more (0: no limit)", least=0)
+    any_of: list[str] = field(default_factory=list)
+    chat: bool = False
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class FileTask(Task):
+    file: str = MISSING
+
+
+@dataclass
+class Model:
+    """The language model everything starts from: `load` is the stage that brings it."""
+
+    load: Any = MISSING
+    dtype: str = bounded("float32", "one of float32, bfloat16, float16", choices=("float32", "bfloat16", "float16"))
+    device: str = MISSING
+
+
+@dataclass
+class LocalModel(Model):
+    path: str = MISSING
+
+
+@dataclass
+class HubModel(Model):
+    repo: str = MISSING
+    revision: str = MISSING
+
+
+@dataclass
+class Policy:
+    """π₀, the frozen base policy: `folder` refers to it, `train` is the stage that makes it (null: none)."""
+
+    folder: str = MISSING
+    train: Any = None
+
+
+@dataclass
+class SftPolicy(Policy):
+    lora_rank: int = bounded(16, "a positive rank", least=1)
+    learning_rate: float = bounded(2e-4, "a positive learning rate", above=0)
+    batch_size: int = bounded(16, "a positive number of sequences", least=1)
+    epochs: int = bounded(1, "a positive number of passes", least=1)
+    max_tokens: int = bounded(64, "a positive number of tokens", least=1)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class Reward:
+    """`scorer` judges, `train` is the stage that makes it, `asset` the stage that brings what training starts from."""
+
+    name: str = MISSING
+    scorer: Any = MISSING
+    train: Any = None
+    asset: Any = None
+
+
+@dataclass
+class Value:
+    """How the value model is trained."""
+
+    reward: str = MISSING
+    layer: int = bounded(20, "a layer, 0 (embeddings) or more", least=0)
+    head: str = bounded("linear", "one of linear, mlp", choices=("linear", "mlp"))
+    td_lambda: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
+    learning_rate: float = bounded(1e-2, "a positive learning rate", above=0)
+    batch_size: int = bounded(32, "a positive number of rollouts", least=1)
+    epochs: int = bounded(10, "a positive number of passes", least=1)
+    weight_decay: float = bounded(0.0, "a weight decay, 0 or more", least=0)
+    heldout: float = bounded(0.1, "a share between 0 and 0.9", least=0, most=0.9)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class Method:
+    """A method is a policy, a token guide and a chunk search; `settings` are what its points are told apart by."""
+
+    name: str = MISSING
+    policy: Any = MISSING
+    guide: Any = None
+    search: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BestOf(Method):
+    n: int = bounded(16, "a positive number of samples", least=1)
+
+
+@dataclass
+class ScalarGuided(Method):
+    beta: float = bounded(1.0, "a finite strength, 0 or more", least=0)
+    k: int = bounded(20, "a positive number of candidates", least=1)
+    outside: str = bounded("mean", "one of mean, prefix, drop", choices=("mean", "prefix", "drop"))
+    force_eos_candidate: bool = False
+
+
+@dataclass
+class Sampling:
+    temperature: float = bounded(1.0, "a positive temperature", above=0)
+    top_p: float = bounded(1.0, "a probability above 0, at most 1", above=0, most=1)
+    top_k: int = bounded(0, "a number of tokens, 0 or more (0: all)", least=0)
+    min_p: float = bounded(0.0, "a probability between 0 and 1", least=0, most=1)
+    greedy: bool = False
+    max_new_tokens: int = bounded(32, "a positive number of tokens", least=1)
+
+
+@dataclass
+class Rollouts:
+    part: str = "train"
+    samples: int = bounded(8, "a positive number of samples", least=1)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class Executor:
+    kind: str = bounded("local", "one of local, inprocess", choices=("local", "inprocess"))
+    cores: int | None = bounded(None, "a positive number of cores", least=1)
+    preload: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Tracking:
+    mode: str = bounded("none", "one of none, offline, online", choices=("none", "offline", "online"))
+    project: str = "tiltlab"
+    entity: str | None = None
+    finish_seconds: float = bounded(20.0, "a positive number of seconds", above=0)
+
+
+def register_schemas() -> None:
+    """Makes every schema known to Hydra as `schema/<group>/<kind>`."""
+    store = ConfigStore.instance()
+    kinds: dict[str, dict[str, type]] = {
+        "task": {"base": Task, "file": FileTask},
+        "model": {"base": Model, "local": LocalModel, "hub": HubModel},
+        "policy": {"base": Policy, "sft": SftPolicy},
+        "reward": {"base": Reward},
+        "value": {"base": Value},
+        "method": {"base": Method, "best_of": BestOf, "scalar_guided": ScalarGuided},
+        "sampling": {"base": Sampling},
+        "rollouts": {"base": Rollouts},
+        "executor": {"base": Executor},
+        "tracking": {"base": Tracking},
+    }
+    for group, schemas in kinds.items():
+        for name, node in schemas.items():
+            store.store(group=f"schema/{group}", name=name, node=node, provider="tilt")

@@ -1,0 +1,1 @@
+"""The DAG runner. It knows stages only as nodes: a `_target_`, fields, and references to other nodes."""

@@ -1,0 +1,121 @@
+"""What the runner adds to OmegaConf: references between stages, checks of values, names of keys."""
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.errors import UsageError
+
+STAGE = "stage://"
+FILE = "file://"
+
+
+def register_resolvers() -> None:
+    """`${stage:NAME}` refers to another stage, `${file:PATH}` to a local file or folder that counts by its content."""
+    OmegaConf.register_new_resolver("stage", lambda name: f"{STAGE}{name}", replace=True)
+    OmegaConf.register_new_resolver(
+        "file", lambda path: f"{FILE}{Path(str(path)).expanduser().absolute()}", replace=True
+    )
+
+
+def resolved(config: DictConfig, path: str) -> Any:
+    """The plain, fully resolved value at `path`. Raises UsageError where it cannot be resolved or `???` is left."""
+    try:
+        node = OmegaConf.select(config, path, throw_on_missing=True)
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+    except OmegaConfBaseException as error:
+        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
+            raise UsageError(f"{missing.group(1)}: has no value yet; give one with {missing.group(1)}=…") from error
+        raise UsageError(f"{config_key(config, error.full_key or path)}: {_first_line(error)}") from error
+
+
+def config_key(config: DictConfig, path: str) -> str:
+    """The key a user would set to change the value at `path`: interpolations are followed to where they point.
+
+    `stages.decode.guide.k` is `method.k` where `stages.decode.guide` is `${method.guide}` and its `k` is `${method.k}`.
+    """
+    parts = path.split(".")
+    found: list[str] = []
+    for part in parts:
+        found.append(part)
+        for _ in range(10):
+            raw = _raw(config, found)
+            names = re.findall(r"\$\{([A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
+            if not names:
+                break
+            found = names[-1].split(".")
+    return ".".join(found)
+
+
+def _raw(config: Any, path: list[str]) -> Any:
+    node = config
+    for part in path:
+        if isinstance(node, DictConfig) and not node._is_none() and part in node._content:  # type: ignore[operator]
+            node = node._get_node(part)
+        else:
+            return None
+    return node._value() if node is not None else None
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """`; did you mean 'beta'?` for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def bounded(
+    default: Any,
+    what: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A schema field whose value must be `what`: finite, and within the bounds or among the choices given."""
+    rule = {"what": what, "least": least, "most": most, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={"rule": rule})
+
+
+def check(config: DictConfig) -> None:
+    """Holds every value under a schema against the schema's bounds. Raises UsageError naming the first that fails."""
+    for path, kind, node in _schemas(config, ""):
+        for f in dataclasses.fields(kind):
+            rule = f.metadata.get("rule")
+            if rule and not OmegaConf.is_missing(node, f.name) and node[f.name] is not None:
+                value = node[f.name]
+                for one in value if isinstance(value, ListConfig) else [value]:
+                    if not _holds(rule, one):
+                        raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}")
+
+
+def _schemas(node: Any, path: str) -> Iterator[tuple[str, Any, DictConfig]]:
+    if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
+        return
+    kind = OmegaConf.get_type(node)
+    if dataclasses.is_dataclass(kind):
+        yield path, kind, node
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig):
+            yield from _schemas(child, f"{path}.{key}" if path else str(key))
+
+
+def _holds(rule: dict[str, Any], value: Any) -> bool:
+    if rule["choices"]:
+        return value in rule["choices"]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return False
+    bounds = ((rule["least"], value.__ge__), (rule["most"], value.__le__), (rule["above"], value.__gt__))
+    return all(bound is None or holds(bound) for bound, holds in bounds)

@@ -1,0 +1,214 @@
+"""From composed configurations to one graph of unique stages.
+
+A stage's fields may hold references (`${stage:rollouts}`); the graph is what the goals of all points reach, each key
+once. After the points comes the stage that `compare` names: its `points` entry is resolved in every point and
+becomes the list of all of them.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.code import code_of
+from pipeline.config import FILE, STAGE, config_key, nearest, resolved
+from pipeline.errors import UsageError
+from pipeline.keys import digest, file_digest, preimage
+
+COMPARE = "compare"
+
+
+@dataclass
+class Point:
+    """One point of a sweep: a composed configuration and what tells it from the others."""
+
+    label: str
+    config: DictConfig
+    stages: dict[str, str] = field(default_factory=dict)
+    """Key by instance name, filled while the graph is built."""
+
+
+@dataclass
+class Node:
+    """One unique stage execution."""
+
+    key: str
+    name: str
+    target: str
+    config: dict[str, Any]
+    """Resolved fields; a reference reads `stage://<key>`, a local file `file://<path>`."""
+    inputs: dict[str, str]
+    """Upstream keys by the name they go by."""
+    preimage: dict[str, Any]
+    code: Mapping[str, Mapping[str, str]]
+    points: list[Point]
+    """Where it stands in the sweep."""
+
+    def config_key(self, path: str) -> str:
+        """The configuration key behind a field of this stage, as the user would write it."""
+        where = COMPARE if self.name == COMPARE else f"stages.{self.name}"
+        return config_key(self.points[0].config, f"{where}.{path}")
+
+
+class Graph:
+    """Unique stages in an order in which every stage comes after its inputs."""
+
+    def __init__(self, points: Iterable[Point]) -> None:
+        """Raises UsageError for references to nothing, cycles, missing values and files, unknown targets."""
+        self.points = list(points)
+        self.nodes: dict[str, Node] = {}
+        self.goals: list[str] = []
+        self._files: dict[str, str] = {}
+        self.naive = 0
+        for point in self.points:
+            goals = resolved(point.config, "goal")
+            for name in [g for g in goals if g != COMPARE]:
+                self._goal(self._expand(point, name, ()))
+        if any(COMPARE in resolved(point.config, "goal") for point in self.points):
+            self._goal(self._compare())
+        self.naive = sum(len(point.stages) for point in self.points)
+        order = TopologicalSorter({key: set(node.inputs.values()) for key, node in self.nodes.items()}).static_order()
+        self.nodes = {key: self.nodes[key] for key in order}
+
+    def _goal(self, key: str | None) -> None:
+        if key and key not in self.goals:
+            self.goals.append(key)
+
+    def ancestors(self, key: str) -> list[str]:
+        """Keys upstream of a node, in graph order."""
+        seen: set[str] = set()
+        todo = [key]
+        while todo:
+            for upstream in self.nodes[todo.pop()].inputs.values():
+                if upstream not in seen:
+                    seen.add(upstream)
+                    todo.append(upstream)
+        return [k for k in self.nodes if k in seen]
+
+    def _expand(self, point: Point, name: str, path: tuple[str, ...]) -> str | None:
+        if name in point.stages:
+            return point.stages[name]
+        if name in path:
+            raise UsageError(f"stages.{name}: refers to itself ({' → '.join([*path, name])})")
+        stages = point.config.stages
+        if name not in stages:
+            raise UsageError(f"goal: there is no stage '{name}' in stages{nearest(name, list(stages))}")
+        if OmegaConf.select(point.config, f"stages.{name}") is None:
+            return None  # a slot that this configuration leaves empty
+        config = resolved(point.config, f"stages.{name}")
+        inputs: dict[str, str] = {}
+
+        def link(upstream: str) -> str | None:
+            key = self._expand(point, upstream, (*path, name))
+            if key:
+                inputs[upstream] = key
+            return key
+
+        key = self._add(point, name, _follow(config, link), inputs)
+        point.stages[name] = key
+        return key
+
+    def _compare(self) -> str:
+        first = self.points[0]
+        config = resolved(first.config, COMPARE)
+        entries: list[Any] = []
+        inputs: dict[str, str] = {}
+        for point in self.points:
+
+            def link(upstream: str, point: Point = point) -> str | None:
+                key = self._expand(point, upstream, (COMPARE,))
+                if key:
+                    inputs[f"{upstream} of {point.label}"] = key
+                return key
+
+            entry = _follow(resolved(point.config, f"{COMPARE}.points"), link)
+            if entry not in entries:
+                entries.append(entry)
+        key = self._add(first, COMPARE, config | {"points": entries}, inputs)
+        self.nodes[key].points = self.points
+        return key
+
+    def _add(self, point: Point, name: str, config: dict[str, Any], inputs: dict[str, str]) -> str:
+        where = COMPARE if name == COMPARE else f"stages.{name}"
+        if not isinstance(config.get("_target_"), str):
+            raise UsageError(f"{where}._target_: missing; name the stage's class")
+        try:
+            code = code_of(config)
+        except (ModuleNotFoundError, SyntaxError) as error:
+            raise UsageError(f"{config_key(point.config, f'{where}._target_')}: {error}") from error
+        counted = _replace(config, lambda text: self._counted(text, point, where))
+        try:
+            image = preimage(config["_target_"], counted, digest(code), list(inputs.values()))
+            key = digest(image)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{where}: {error}") from error
+        if key in self.nodes:
+            self.nodes[key].points.append(point)
+        else:
+            self.nodes[key] = Node(key, name, config["_target_"], config, inputs, image, code, [point])
+        return key
+
+    def _counted(self, text: str, point: Point, where: str) -> Any:
+        if text.startswith(STAGE):
+            return {"$stage": text.removeprefix(STAGE)}
+        if text.startswith(FILE):
+            path = text.removeprefix(FILE)
+            if path not in self._files:
+                if not Path(path).exists():
+                    raise UsageError(f"{_field_of(point.config, where, text)}: {path} does not exist")
+                self._files[path] = file_digest(Path(path))
+            return {"$file": self._files[path]}
+        return text
+
+
+def _field_of(config: DictConfig, where: str, text: str) -> str:
+    """The key of the field below `where` that holds `text`."""
+
+    def find(value: Any, path: str) -> str | None:
+        if value == text:
+            return path
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return next((hit for k, v in items if (hit := find(v, f"{path}.{k}"))), None)
+
+    return config_key(config, find(resolved(config, where), where) or where)
+
+
+def _replace(value: Any, change: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _replace(v, change) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_replace(v, change) for v in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _follow(value: Any, link: Any) -> Any:
+    """References by name become references by key; a reference to an empty slot becomes None."""
+
+    def change(text: str) -> str | None:
+        if not text.startswith(STAGE):
+            return text
+        key = link(text.removeprefix(STAGE))
+        return f"{STAGE}{key}" if key else None
+
+    return _replace(value, change)
+
+
+def with_paths(config: dict[str, Any], payload: Any) -> dict[str, Any]:
+    """A node's configuration as `run` sees it: references are payload paths, files are paths."""
+
+    def change(text: str) -> str:
+        if text.startswith(STAGE):
+            return str(payload(text.removeprefix(STAGE)))
+        return text.removeprefix(FILE)
+
+    return _replace(config, change)
+
+
+def show(value: Any) -> str:
+    """A value on one line, shortened."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

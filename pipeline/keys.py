@@ -1,0 +1,90 @@
+"""Recipe keys: sha256 over canonical JSON of everything that can change a stage's result.
+
+A key is known before anything runs, so that a whole sweep can be planned and explained.
+"""
+
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+OUTSIDE_THE_KEY = ("runtime", "resources", "device")
+"""Fields, at any depth, that cannot change a result: devices, rows a batch, cores."""
+
+
+def canonical(value: Any) -> Any:
+    """The one form of a value that equal values share: 1.0 is 1, text is NFC, mappings have no order.
+
+    >>> canonical({"b": 2.0, "a": (1, "x")})
+    {'a': [1, 'x'], 'b': 2}
+
+    Raises ValueError for nan and infinities, TypeError for anything that JSON has no form for.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no canonical form")
+        return int(value) if value.is_integer() else value
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, Mapping):
+        return {canonical(str(k)): canonical(v) for k, v in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, Sequence):
+        return [canonical(v) for v in value]
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a value's canonical JSON."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content, or of the names and contents of all files below a folder."""
+    if path.is_file():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest({str(p.relative_to(path)): file_digest(p) for p in files})
+
+
+def library_versions() -> dict[str, str]:
+    """major.minor of the libraries whose arithmetic a result depends on."""
+    found = {}
+    for name in ("torch", "transformers"):
+        try:
+            found[name] = ".".join(version(name).split("+")[0].split(".")[:2])
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _counting(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _counting(v) for k, v in value.items() if k not in OUTSIDE_THE_KEY}
+    return [_counting(v) for v in value] if isinstance(value, list) else value
+
+
+def preimage(target: str, config: Mapping[str, Any], code: str, inputs: Sequence[str]) -> dict[str, Any]:
+    """What a key is the hash of: {schema, stage, code, libraries, config, inputs}.
+
+    `config` is the stage's full configuration in which references stand as the keys of what they refer to and files
+    as the hash of their content; `inputs` are these upstream keys.
+    """
+    return {
+        "schema": SCHEMA,
+        "stage": target,
+        "code": code,
+        "libraries": library_versions(),
+        "config": _counting(config),
+        "inputs": sorted(set(inputs)),
+    }

@@ -1,0 +1,112 @@
+"""What would run, and why: every node of a graph held against the store.
+
+A node that is not in the store is compared with its nearest published relative (same stage class, fewest differences),
+so that the reason names the field, the input or the definition that changed.
+"""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.graph import Graph, Node, show
+from pipeline.store import Manifest, Store
+
+REUSE, RUN, STALE = "reuse", "run", "stale"
+MARK = {REUSE: "●", RUN: "○", STALE: "↻"}
+
+
+@dataclass
+class Planned:
+    """One node's state: `reuse`, `run` (nothing like it was published) or `stale` (something like it was)."""
+
+    node: Node
+    state: str
+    reason: str
+    manifest: Manifest | None = None
+    seconds: float | None = None
+    """Median wall time of past executions of this stage class; None where there were none."""
+
+
+@dataclass
+class Plan:
+    graph: Graph
+    stages: list[Planned] = field(default_factory=list)
+
+    @property
+    def to_run(self) -> list[Planned]:
+        return [planned for planned in self.stages if planned.state != REUSE]
+
+    def seconds(self) -> float:
+        """Estimated work left in seconds on the past machine, over those stages that ran before."""
+        return sum(planned.seconds or 0.0 for planned in self.to_run)
+
+
+def plan(graph: Graph, store: Store) -> Plan:
+    """Looks up every node. A node is to run as soon as its own key is missing, whatever its inputs do."""
+    found = {key: store.find(key) for key in graph.nodes}
+    relatives: dict[str, list[Manifest]] = {}
+    if not all(found.values()):
+        for manifest in store.manifests():
+            relatives.setdefault(manifest.preimage["stage"], []).append(manifest)
+    result = Plan(graph)
+    for key, node in graph.nodes.items():
+        manifest = found[key]
+        past = relatives.get(node.target, [])
+        seconds = statistics.median(m.seconds for m in past) if past else None
+        if manifest:
+            result.stages.append(Planned(node, REUSE, "", manifest, manifest.seconds))
+            continue
+        differences = [list(_differences(node, other)) for other in past if other.stage == node.name]
+        if differences:
+            least = min(differences, key=len)
+            reason = "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
+            result.stages.append(Planned(node, STALE, reason or "its object is damaged", None, seconds))
+        else:
+            result.stages.append(Planned(node, RUN, "never ran", None, seconds))
+    return result
+
+
+def _differences(node: Node, other: Manifest) -> Iterator[str]:
+    """What tells a node's key from a published one, one phrase a difference."""
+    old, new = other.preimage, node.preimage
+    before, after = _flat(old["config"]), _flat(new["config"])
+    upstream = {key: name for name, key in node.inputs.items()}
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) == after.get(path):
+            continue
+        if path.endswith("$stage"):
+            yield f"input {upstream.get(after.get(path, ''), path.removesuffix('.$stage'))} changed"
+        elif path.endswith("$file"):
+            yield f"file {path.removesuffix('.$file')} changed"
+        else:
+            yield f"{path}: {_spelt(before, path)} → {_spelt(after, path)}"
+    if old["code"] != new["code"]:
+        yield from _code_differences(other.code, node.code)
+    for name, release in new["libraries"].items():
+        if old["libraries"].get(name) != release:
+            yield f"{name} {old['libraries'].get(name)} → {release}"
+    if old["schema"] != new["schema"]:
+        yield f"key schema {old['schema']} → {new['schema']}"
+
+
+def _spelt(values: dict[str, Any], path: str) -> str:
+    return show(values[path]) if path in values else "absent"
+
+
+def _code_differences(old: Any, new: Any) -> Iterator[str]:
+    for module in sorted(old.keys() | new.keys()):
+        if module not in old or module not in new:
+            yield f"code: {module} {'added' if module in new else 'removed'}"
+            continue
+        for name in sorted(old[module].keys() | new[module].keys()):
+            if old[module].get(name) != new[module].get(name):
+                yield f"code: {module}.{name}" if name else f"code: {module} (outside of definitions)"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        return {k: v for key, part in value.items() for k, v in _flat(part, f"{path}.{key}" if path else key).items()}
+    if isinstance(value, list) and value and any(isinstance(part, dict | list) for part in value):
+        return {k: v for i, part in enumerate(value) for k, v in _flat(part, f"{path}.{i}").items()}
+    return {path: value}

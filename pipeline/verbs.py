@@ -1,0 +1,158 @@
+"""What `tilt` can be asked to do with a list of points: run, plan, status. Each returns the process's exit code."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline import config as configuration
+from pipeline.errors import UsageError, no_space
+from pipeline.execute import Execution, Outcome
+from pipeline.executors import Executor, InProcess, Local
+from pipeline.graph import COMPARE, Graph, Point
+from pipeline.plan import MARK, REUSE, plan
+from pipeline.progress import Terminal, title
+from pipeline.runs import publish_links
+from pipeline.store import Store
+from pipeline.tracking import Tracking, settled
+
+Verb = Callable[[Sequence[Point], Path, Console, bool], int]
+"""(points, folder of the run, where to print, as JSON) → exit code."""
+
+
+def _opened(points: Sequence[Point]) -> tuple[Graph, Store, DictConfig]:
+    for point in points:
+        configuration.check(point.config)
+    first = points[0].config
+    return Graph(points), Store(Path(first.store).expanduser()), first
+
+
+def run(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
+    """Runs what is missing of the graph, then shows what the goals have to say. `folder` is the run's own."""
+    graph, store, config = _opened(points)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"runs: {folder} cannot be written ({error.strerror}); set runs=/another/folder") from error
+    tracking = settled(_tracking(config, folder))
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, _interrupt)
+    with Terminal(console, len(graph.nodes)) as view:
+        outcome = Execution(graph, store, _executor(config), view, tracking).run()
+    try:
+        publish_links(folder, graph, store)
+    except OSError as error:
+        if not no_space(error):
+            raise
+        raise UsageError(
+            f"runs: no space left for {folder}; set runs=/another/disk (results are in the store)"
+        ) from error
+    _show_goals(graph, store, outcome, console)
+    _show_failures(outcome, console)
+    if any((folder / name).exists() for name in ("report.html", "comparison.csv")):
+        console.print(f"Report: {folder / 'report.html'}   Table: {folder / 'comparison.csv'}", soft_wrap=True)
+    return outcome.exit_code
+
+
+def plan_(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
+    """Shows what would run, and why; runs nothing. `--json` prints it as JSON."""
+    graph, store, _ = _opened(points)
+    planned = plan(graph, store)
+    if as_json:
+        stages = [
+            {
+                "stage": p.node.name,
+                "key": p.node.key,
+                "state": p.state,
+                "reason": p.reason,
+                "points": [point.label for point in p.node.points],
+            }
+            for p in planned.stages
+        ]
+        figures = {"points": len(points), "naive": graph.naive, "unique": len(graph.nodes), "stages": stages}
+        print(json.dumps(figures, indent=1))
+        return 0
+    for p in planned.stages:
+        style = {"reuse": "blue", "run": "cyan", "stale": "yellow"}[p.state]
+        time = f"{p.seconds:7.1f} s" if p.seconds is not None else "      ? s"
+        line = Text(f"{MARK[p.state]} ", style=style) + Text(f"{title(p.node):<40}") + Text(f"{time}  ", style="dim")
+        console.print(line + Text(p.reason, style="dim"), soft_wrap=True)
+    left = planned.to_run
+    untimed = sum(p.seconds is None for p in left)
+    console.print(
+        f"{len(points)} points, {graph.naive} stages, {len(graph.nodes)} unique: "
+        f"{len(graph.nodes) - len(left)} reused, {len(left)} to run, about {planned.seconds():.0f} s of work"
+        + (f" and {untimed} never timed" if untimed else ""),
+        soft_wrap=True,
+    )
+    return 0
+
+
+def status(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
+    """Where each stage of the graph stands: done, running, failed or missing."""
+    graph, store, _ = _opened(points)
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "state", "seconds", "when (UTC)", "key", "figures"):
+        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
+    for p in plan(graph, store).stages:
+        key, figures, when, seconds = p.node.key, "", "", ""
+        if p.state == REUSE and p.manifest:
+            state, when, seconds = "done", p.manifest.started[:19].replace("T", " "), f"{p.manifest.seconds:.1f}"
+            figures = " · ".join(f"{k} {v:.4g}" for k, v in list(p.manifest.metrics.items())[:3])
+        elif store.leased(key):
+            state = "running"
+        elif (failure := store.root / "failures" / key / "failure.json").exists():
+            state, figures = "failed", json.loads(failure.read_text())["message"]
+        else:
+            state = "missing"
+        table.add_row(title(p.node), state, seconds, when, key[:8], figures)
+    console.print(table)
+    return 0
+
+
+VERBS: dict[str, Verb] = {"run": run, "plan": plan_, "status": status}
+
+
+def _executor(config: DictConfig) -> Executor:
+    settings: dict[str, Any] = OmegaConf.to_container(config.executor, resolve=True)  # type: ignore[assignment]
+    if settings["kind"] == "inprocess":
+        return InProcess(settings["cores"])
+    return Local(settings["cores"], tuple(settings["preload"]))
+
+
+def _tracking(config: DictConfig, folder: Path) -> Tracking:
+    settings: dict[str, Any] = OmegaConf.to_container(config.tracking, resolve=True)  # type: ignore[assignment]
+    return Tracking(**settings | {"group": config.name, "folder": str(folder.absolute())})
+
+
+def _show_goals(graph: Graph, store: Store, outcome: Outcome, console: Console) -> None:
+    for key in graph.goals:
+        summary = store.payload(key) / "summary.txt"
+        if summary.exists():
+            console.print()
+            console.print(summary.read_text(), markup=False, highlight=False, soft_wrap=True)
+        elif graph.nodes[key].name != COMPARE and key not in outcome.failed and key not in outcome.skipped:
+            console.print(f"{title(graph.nodes[key])}: {store.payload(key)}", soft_wrap=True)
+
+
+def _show_failures(outcome: Outcome, console: Console) -> None:
+    if not outcome.failed:
+        return
+    console.print()
+    for failure in outcome.failed.values():
+        console.print(Text(failure.message, style="red"), soft_wrap=True)
+        if failure.kind == "error" and failure.log:
+            console.print(f"  log: {failure.log}", soft_wrap=True)
+    if outcome.skipped:
+        console.print(f"  {len(outcome.skipped)} stages that need these were skipped; run again and only they will run")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
