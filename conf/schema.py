@@ -78,9 +78,10 @@ class Policy:
 @dataclass
 class SftPolicy(Policy):
     lora_rank: int = bounded(16, "a positive rank", least=1)
-    learning_rate: float = bounded(2e-4, "a positive learning rate", above=0)
+    lora_alpha: float = bounded(16.0, "a positive scale", above=0)
+    learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
     batch_size: int = bounded(16, "a positive number of sequences", least=1)
-    epochs: int = bounded(1, "a positive number of passes", least=1)
+    epochs: float = bounded(1.0, "a positive number of passes", above=0)
     max_tokens: int = bounded(64, "a positive number of tokens", least=1)
     seed: int = bounded(0, "a whole number, 0 or more", least=0)
 
@@ -102,10 +103,11 @@ class Value:
     reward: str = MISSING
     layer: int = bounded(20, "a layer, 0 (embeddings) or more", least=0)
     head: str = bounded("linear", "one of linear, mlp", choices=("linear", "mlp"))
+    width: int = bounded(256, "a positive width", least=1)
     td_lambda: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
     learning_rate: float = bounded(1e-2, "a positive learning rate", above=0)
     batch_size: int = bounded(32, "a positive number of rollouts", least=1)
-    epochs: int = bounded(10, "a positive number of passes", least=1)
+    epochs: float = bounded(10.0, "a positive number of passes", above=0)
     weight_decay: float = bounded(0.0, "a weight decay, 0 or more", least=0)
     heldout: float = bounded(0.1, "a share between 0 and 0.9", least=0, most=0.9)
     seed: int = bounded(0, "a whole number, 0 or more", least=0)
@@ -137,6 +139,7 @@ class ScalarGuided(Method):
 
 @dataclass
 class Sampling:
+    _target_: str = "stages.decode.sampling.Sampling"
     temperature: float = bounded(1.0, "a positive temperature", above=0)
     top_p: float = bounded(1.0, "a probability above 0, at most 1", above=0, most=1)
     top_k: int = bounded(0, "a number of tokens, 0 or more (0: all)", least=0)

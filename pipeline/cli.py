@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Exit codes: 0 done, 1 some stage failed, 2 bad usage or configuration, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
-        print(__doc__.split("Bad input")[0].strip())
+        print((__doc__ or "").split("Bad input")[0].strip())
         print("\nEvery verb takes Hydra's overrides and flags; `tilt run --help` lists the configuration.")
         return 0
     verb = given.pop(0)
@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # a reward of one's own is a file beside one's data
     register_resolvers()
     register_schemas()
     register_launcher()
@@ -82,12 +84,38 @@ def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
         return codes[-1]
 
     point.many = many  # type: ignore[attr-defined]
-    sys.argv = ["tilt", *arguments]
+    sys.argv = ["tilt", *flags_first(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole; how they are shown is decided in `main`
     hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(point)()
     if refused:
         raise refused[0]
     return max(codes, default=0)
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's parser takes overrides in one run only; here flags and overrides may stand in any order.
+
+    >>> flags_first(["a=1", "-m", "b=2", "--config-name", "x"])
+    ['-m', '--config-name', 'x', 'a=1', 'b=2']
+    """
+    takes_value = (
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--config-dir",
+        "-cd",
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+    )
+    flags: list[str] = []
+    overrides: list[str] = []
+    for position, argument in enumerate(arguments):
+        is_value = position > 0 and arguments[position - 1] in takes_value
+        (flags if argument.startswith("-") or is_value else overrides).append(argument)
+    return flags + overrides
 
 
 def one_line(error: BaseException) -> str:

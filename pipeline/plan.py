@@ -58,10 +58,12 @@ def plan(graph: Graph, store: Store) -> Plan:
             result.stages.append(Planned(node, REUSE, "", manifest, manifest.seconds))
             continue
         differences = [list(_differences(node, other)) for other in past if other.stage == node.name]
-        if differences:
+        if store.object(key).exists():
+            result.stages.append(Planned(node, STALE, "its object is damaged", None, seconds))
+        elif differences:
             least = min(differences, key=len)
             reason = "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
-            result.stages.append(Planned(node, STALE, reason or "its object is damaged", None, seconds))
+            result.stages.append(Planned(node, STALE, reason, None, seconds))
         else:
             result.stages.append(Planned(node, RUN, "never ran", None, seconds))
     return result

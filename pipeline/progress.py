@@ -35,6 +35,7 @@ class Terminal:
         self.console = console
         self.total = total
         self.counts = {"reused": 0, "done": 0, "failed": 0, "skipped": 0}
+        self._began = time.monotonic()
         self._bars = Progress(
             TextColumn("  [bold]{task.description:<34}"),
             BarColumn(24),
@@ -45,7 +46,6 @@ class Terminal:
         )
         self._tasks: dict[str, TaskID] = {}
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
-        self._began = time.monotonic()
 
     def __enter__(self) -> "Terminal":
         if self.console.is_terminal:

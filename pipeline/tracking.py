@@ -4,13 +4,15 @@ Everything is written to a local folder first. Online mode is used only where th
 nothing waits for it for long: what could not be sent stays on disk for `wandb sync`.
 """
 
+import importlib
 import logging
 import os
-import socket
 import threading
-import urllib.parse
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +35,21 @@ class Tracking:
 
 
 def settled(tracking: Tracking, seconds: float = 2.0) -> Tracking:
-    """`online` becomes `offline` where the server cannot be reached within `seconds`; asked once a run of `tilt`."""
+    """`online` becomes `offline` where the server does not answer within `seconds`; asked once a run of `tilt`."""
     if tracking.mode != "online":
         return tracking
-    address = urllib.parse.urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    port = address.port or (443 if address.scheme == "https" else 80)
     try:
-        with socket.create_connection((address.hostname or "", port), timeout=seconds):
-            return tracking
+        urllib.request.urlopen(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"), timeout=seconds).close()
+    except urllib.error.HTTPError:
+        pass  # any answer at all is an answer
     except OSError as error:
         log.warning(
-            "tracking: W&B cannot be reached (%s); runs are kept in %s, send them later with `wandb sync`",
-            error.strerror or error,
+            "tracking: W&B does not answer (%s); runs are kept in %s, send them later with `wandb sync`",
+            getattr(error, "reason", error),
             tracking.folder,
         )
-        return Tracking(**vars(tracking) | {"mode": "offline"})
+        return replace(tracking, mode="offline")
+    return tracking
 
 
 class NoRun:
@@ -118,14 +120,17 @@ class WandbRun(NoRun):
 
 
 def tracker(tracking: Tracking, key: str, stage: str, config: Mapping[str, Any], staging: Path) -> NoRun:
-    """The tracker of one execution; falls back to none, with a line in the log, where W&B cannot start."""
+    """The tracker of one execution; where W&B cannot start, offline, and then none, with a line in the log."""
     if tracking.mode == "none":
         return NoRun()
-    try:
-        return WandbRun(tracking, key, stage, _portable(config, staging))
-    except Exception as error:
-        log.warning("tracking: W&B could not start (%s); this stage runs without it", error)
-        return NoRun()
+    for attempt in (tracking, replace(tracking, mode="offline")):
+        try:
+            return WandbRun(attempt, key, stage, _portable(config, staging))
+        except Exception as error:
+            log.warning("tracking: W&B could not start in mode %s (%s)", attempt.mode, error)
+            with suppress(Exception):  # its service still holds the run's id
+                importlib.import_module("wandb").teardown()
+    return NoRun()
 
 
 def _portable(config: Mapping[str, Any], staging: Path) -> dict[str, Any]:

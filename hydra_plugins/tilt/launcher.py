@@ -48,6 +48,7 @@ class GraphLauncher(Launcher):
         setup_globals()
         returns: list[JobReturn] = []
         points: list[Point] = []
+        shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
         for index, overrides in enumerate(job_overrides):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
@@ -55,7 +56,7 @@ class GraphLauncher(Launcher):
             own = copy.deepcopy(config)
             with open_dict(own):
                 del own["hydra"]
-            points.append(Point(_label(filter_overrides(overrides)), own))
+            points.append(Point(_label([o for o in filter_overrides(overrides) if o not in shared]), own))
             returns.append(JobReturn(overrides=overrides, cfg=own, hydra_cfg=config, task_name=config.hydra.job.name))
         HydraConfig.instance().set_config(self.config)
         code = many(points, Path(str(self.config.hydra.sweep.dir)).absolute())

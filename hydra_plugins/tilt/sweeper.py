@@ -43,14 +43,14 @@ class BlockSweeper(Sweeper):
     """Expands the command line and the sweep file into points and launches them in one batch."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.context = hydra_context
+        self.batches = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Raises UsageError for a sweep file that is missing or is not a list of blocks."""
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
         choices: dict[str, list[str]] = {}
         for override in parser.parse_overrides(arguments):
             key = override.get_key_element()
@@ -62,7 +62,7 @@ class BlockSweeper(Sweeper):
                 choices[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
         name = choices.get("sweep", ["sweep="])[0].partition("=")[2]
         blocks = read_blocks(name) if name not in ("", "null") else [{}]
-        return [self.launcher.launch([list(point) for point in expand(blocks, choices)], initial_job_idx=0)]
+        return [self.batches.launch([list(point) for point in expand(blocks, choices)], initial_job_idx=0)]
 
 
 def read_blocks(name: str) -> list[dict[str, list[str]]]:

@@ -1,0 +1,170 @@
+"""`tilt` as a user meets it: a toy project of three stages, run in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def test_a_sweep_runs_every_stage_once_and_then_nothing(toy) -> None:
+    first = toy.tilt("run", "-m", "voice.word=hello,goodbye")
+    assert first.returncode == 0, first.stderr
+    assert sorted(toy.executed()) == ["goodbye", "hello", "well"]  # `well` is shared, `alone` is not reached
+    assert (toy.path / "runs/latest/comparison.csv").read_text() == "WELL HELLO\nWELL GOODBYE\n"
+    assert "WELL GOODBYE" in first.stdout
+    again = toy.tilt("run", "-m", "voice.word=hello,goodbye", "name=renamed")
+    assert again.returncode == 0
+    assert toy.executed() == []
+    assert again.stdout.count("reused") == 4
+
+
+def test_one_changed_point_recomputes_that_point_only(toy) -> None:
+    toy.tilt("run", "-m", "voice.word=hello,goodbye")
+    toy.executed()
+    toy.tilt("run", "-m", "voice.word=hello,salut")
+    assert toy.executed() == ["salut"]
+
+
+@pytest.mark.parametrize("executor", ["local", "inprocess"])
+def test_a_failure_takes_its_descendants_and_leaves_its_siblings(toy, executor: str) -> None:
+    broken = toy.tilt("run", "first.how=badly", "goal=[compare,apart]", f"executor={executor}")
+    assert broken.returncode == 1
+    assert "RuntimeError: the voice broke" in broken.stdout
+    assert "alone" in toy.executed()
+    assert not list((toy.path / "store/staging").iterdir())
+    log = next((toy.path / "store/failures").glob("*/log.txt"), None)
+    if executor == "local":
+        assert log is not None
+        assert "the voice broke" in log.read_text()
+    fixed = toy.tilt("run", "goal=[compare,apart]", f"executor={executor}")
+    assert fixed.returncode == 0
+    assert "alone" not in toy.executed()
+
+
+def test_a_worker_that_is_killed_is_a_failure_with_its_signal(toy) -> None:
+    outcome = toy.tilt("run", "voice.how=killed")
+    assert outcome.returncode == 1
+    assert "SIGKILL" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["first.how=input"], "first.word: well is not a word; give another"),
+        (["first.how=disk"], "store: no space or permission while 'first' was writing"),
+        (["+stages.first.volume=3"], "stages.first.volume: Say has no such field"),
+    ],
+)
+def test_bad_input_that_only_a_stage_can_see_names_the_users_key(toy, overrides: list[str], line: str) -> None:
+    outcome = toy.tilt("run", *overrides)
+    assert outcome.returncode == 2
+    assert line in outcome.stdout
+    assert "Traceback" not in outcome.stdout + outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["voice.wrod=x"], "tilt: voice.wrod: there is no such key; did you mean 'word'?"),
+        (["executor=lcoal"], "tilt: executor: there is no 'lcoal'; did you mean 'local'?"),
+        (["executor.cores=0"], "tilt: executor.cores: 0 is not a positive number of cores"),
+        (["executor.cores=many"], "tilt: executor.cores: Value 'many' of type 'str' could not be converted to Integer"),
+        (["voice.word=???"], "tilt: voice.word: has no value yet; give one with voice.word=…"),
+        (["goal=[secnod]"], "tilt: goal: there is no stage 'secnod' in stages; did you mean 'second'?"),
+        (["stages.first._target_=toy_stages_.Say"], "tilt: stages.first._target_: toy_stages_.Say: no module"),
+        (["stages.first.word=${file:/no/such/file}"], "tilt: stages.first.word: /no/such/file does not exist"),
+        (["stages.first.word=${stage:second}"], "tilt: stages.second: refers to itself (compare → second → first"),
+        (["-m", "sweep=nothing"], "tilt: sweep: there is no 'nothing'"),
+        (["first.word="], ""),
+    ],
+)
+def test_bad_usage_is_one_line_with_the_key(toy, arguments: list[str], line: str) -> None:
+    outcome = toy.tilt("plan", *arguments)
+    if line:
+        assert outcome.returncode == 2
+        assert outcome.stderr.startswith(line), outcome.stderr
+        assert outcome.stderr.count("\n") == 1
+    else:
+        assert outcome.returncode == 0  # an empty word is a word
+
+
+def test_an_unknown_verb_suggests_the_nearest(toy) -> None:
+    outcome = toy.tilt("rnu")
+    assert outcome.returncode == 2
+    assert "did you mean 'run'?" in outcome.stderr
+
+
+def states(toy, *arguments: str) -> dict[str, tuple[str, str]]:
+    planned = json.loads(toy.tilt("plan", "--json", *arguments).stdout)
+    return {stage["stage"]: (stage["state"], stage["reason"]) for stage in planned["stages"]}
+
+
+def test_plan_names_the_field_the_input_and_the_function(toy, edit: Callable[[Path, str, str], None]) -> None:
+    assert states(toy)["first"] == ("run", "never ran")
+    toy.tilt("run")
+    assert {state for state, _ in states(toy).values()} == {"reuse"}
+    changed = states(toy, "first.word=oh")
+    assert changed["first"] == ("stale", "word: well → oh")
+    assert changed["second"] == ("stale", "input first changed")
+    edit(toy.path / "toy_helper.py", "return word", "# louder\n    return word")
+    assert {state for state, _ in states(toy).values()} == {"reuse"}  # a comment is not code
+    edit(toy.path / "toy_helper.py", "word.upper()", "word.upper() + '!'")
+    assert states(toy)["first"] == ("stale", "code: toy_helper.shout")
+
+
+def test_plan_counts_what_merging_saves(toy) -> None:
+    planned = json.loads(toy.tilt("plan", "--json", "-m", "voice.word=a,b,c").stdout)
+    # 3 points × (first, second) and one comparison; `first` is shared
+    assert (planned["points"], planned["naive"], planned["unique"]) == (3, 6, 5)
+
+
+def test_status_tells_done_failed_and_missing(toy) -> None:
+    toy.tilt("run", "voice.how=badly")
+    rows = {line.split()[0]: line for line in toy.tilt("status", "voice.how=badly").stdout.splitlines()[1:]}
+    assert "done" in rows["first"]
+    assert "failed" in rows["second"]
+    assert "the voice broke" in rows["second"]
+    assert "missing" in rows["compare"]
+
+
+def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy) -> None:
+    with subprocess.Popen(
+        toy.command("run", "voice.seconds=60"), cwd=toy.path, env=toy.environment(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while "hello" not in (toy.witness.read_text() if toy.witness.exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stderr is not None
+        assert "goes on from here" in process.stderr.read()
+    toy.executed()
+    assert not list((toy.path / "store/staging").iterdir())
+    toy.tilt("run", "voice.seconds=0.1")
+    assert toy.executed() == ["hello"]  # `first` was finished before
+
+
+def test_an_object_that_lost_a_file_is_never_used(toy) -> None:
+    toy.tilt("run")
+    toy.executed()
+    said = next(
+        path for path in (toy.path / "store/objects").glob("*/*/payload/said.txt") if "HELLO" in path.read_text()
+    )
+    os.chmod(said.parent, 0o755)
+    said.unlink()
+    assert states(toy)["second"] == ("stale", "its object is damaged")
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]
+
+
+def test_hydra_habits_hold(toy) -> None:
+    assert "word: hello" in toy.tilt("run", "--cfg", "job").stdout
+    assert "Powered by Hydra" in toy.tilt("run", "--help").stdout
+    assert toy.tilt("run", "~stages.apart").returncode == 0
+    assert toy.tilt("run", "+note=x").returncode == 0

@@ -1,0 +1,129 @@
+"""The store: an object is there whole, or not there."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UsageError
+from pipeline.store import Manifest, Store, write_manifest
+
+KEY = "ab" + "0" * 62
+MANIFEST = Manifest(
+    key=KEY,
+    stage="say",
+    preimage={"stage": "toy.Say"},
+    code={},
+    inputs={},
+    files={},
+    metrics={"letters": 5.0},
+    started="2026-01-01T00:00:00+00:00",
+    seconds=1.0,
+    host="here",
+    versions={},
+    commit="",
+)
+
+
+def finished(store: Store, text: str = "hello") -> Path:
+    staging = store.stage(KEY)
+    (staging / "payload/said.txt").write_text(text)
+    write_manifest(staging, MANIFEST)
+    return staging
+
+
+def test_published_means_found_whole_and_read_only(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.find(KEY) is None
+    assert store.publish(finished(store), KEY)
+    manifest = store.find(KEY)
+    assert manifest is not None
+    # sha256 of "hello"
+    digest = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert manifest.files == {"said.txt": {"size": 5, "sha256": digest}}
+    assert not stat.S_IMODE((store.payload(KEY) / "said.txt").stat().st_mode) & 0o222
+    assert not list((tmp_path / "staging").iterdir())
+
+
+def test_the_first_of_two_attempts_wins_and_the_second_is_dropped(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, second = finished(store, "first"), finished(store, "second")
+    assert store.publish(first, KEY)
+    assert not store.publish(second, KEY)
+    assert (store.payload(KEY) / "said.txt").read_text() == "first"
+    assert not second.exists()
+
+
+def test_an_attempt_without_a_manifest_is_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.stage(KEY) / "payload/half.txt").write_text("half")
+    assert store.find(KEY) is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "shorter", "manifest"])
+def test_a_damaged_object_is_not_found_and_makes_way(tmp_path: Path, damage: str) -> None:
+    store = Store(tmp_path)
+    store.publish(finished(store), KEY)
+    for path in (store.object(KEY), store.payload(KEY)):
+        path.chmod(0o755)
+    said = store.payload(KEY) / "said.txt"
+    said.chmod(0o644)
+    if damage == "missing":
+        said.unlink()
+    elif damage == "shorter":
+        said.write_text("hell")
+    else:
+        (store.object(KEY) / "manifest.json").chmod(0o644)
+        (store.object(KEY) / "manifest.json").write_text("{")
+    assert store.find(KEY) is None
+    assert store.publish(finished(store, "again"), KEY)
+    assert store.find(KEY) is not None
+    assert len(list((tmp_path / "quarantine").iterdir())) == 1
+
+
+def test_a_lease_is_held_by_one_and_passes_on_when_released(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    ours = store.lease(KEY)
+    ours.acquire()
+    assert store.leased(KEY)
+    ours.release()
+    assert not store.leased(KEY)
+
+
+def test_a_failure_is_kept_apart_from_results(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    staging = store.stage(KEY)
+    (staging / "log.txt").write_text("the voice broke")
+    log = store.fail(staging, KEY, {"kind": "error", "message": "broke"})
+    assert log.read_text() == "the voice broke"
+    assert json.loads((log.parent / "failure.json").read_text())["message"] == "broke"
+    assert store.find(KEY) is None
+    assert not staging.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(UsageError, match=r"store: .* cannot be written"):
+        Store(tmp_path / "store")
+
+
+def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:
+    Store(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps({"schema": 99, "lease_seconds": 1}))
+    with pytest.raises(UsageError, match="schema 99"):
+        Store(tmp_path)
+
+
+def test_a_file_where_the_store_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(UsageError, match=r"store: .* cannot be written"):
+        Store(tmp_path / "store")
+
+
+def test_all_published_manifests_are_listed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.publish(finished(store), KEY)
+    assert [manifest.key for manifest in store.manifests()] == [KEY]

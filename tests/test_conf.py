@@ -1,0 +1,146 @@
+"""Every file in conf/ and sweeps/ composes and can be planned, and the rooms import each other as designed."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from conf.schema import register_schemas
+from hydra_plugins.tilt.launcher import register_launcher
+from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
+from pipeline.config import check, config_key, register_resolvers
+from pipeline.graph import Graph, Point
+
+ROOT = Path(__file__).parents[1]
+NEEDED = {  # what a file leaves to its user
+    "task=csv": ["task.file=prompts.csv"],
+    "model=local": ["model.path=model"],
+    "model=hub": ["model.repo=owner/name", "model.revision=0123abc"],
+}
+
+
+@pytest.fixture(autouse=True)
+def composing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    register_resolvers()
+    register_schemas()
+    register_launcher()
+    register_sweeper()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "prompts.csv").write_text("prompt\nwhy\n")
+    monkeypatch.chdir(tmp_path)
+    GlobalHydra.instance().clear()
+    with initialize_config_module(config_module="conf", version_base="1.3"):
+        yield
+
+
+def choices() -> list[str]:
+    found = []
+    for path in sorted((ROOT / "conf").glob("*/*.yaml")):
+        group = path.parent.name
+        slots = ["reward@proxy", "reward@gold"] if group == "reward" else [group]
+        found += [f"{slot}={path.stem}" for slot in slots]
+    return found
+
+
+@pytest.mark.parametrize("choice", choices())
+def test_every_file_of_conf_is_planned(choice: str) -> None:
+    config = compose("config", [choice, *NEEDED.get(choice, [])])
+    check(config)
+    graph = Graph([Point("", config)])
+    assert [graph.nodes[key].name for key in graph.goals] == ["compare"]
+
+
+@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
+def test_every_sweep_is_planned(sweep: str) -> None:
+    points = [Point(" ".join(p), compose("config", list(p))) for p in expand(read_blocks(sweep), {})]
+    graph = Graph(points)
+    assert len(points) > 1
+    assert len(graph.nodes) < graph.naive
+
+
+def test_every_file_opens_with_the_command_that_uses_it() -> None:
+    for path in [*(ROOT / "conf").rglob("*.yaml"), *(ROOT / "sweeps").glob("*.yaml")]:
+        if "schema" not in path.parts:
+            assert path.read_text().startswith("# tilt "), path
+
+
+def test_a_value_is_trained_only_where_the_method_asks_for_one() -> None:
+    def names(*overrides: str) -> set[str]:
+        return {node.name for node in Graph([Point("", compose("config", list(overrides)))]).nodes.values()}
+
+    assert "value" in names("method=vas")
+    assert "value" not in names("method=bon")
+    assert {"rollouts", "labels"}.isdisjoint(names("method=base"))
+    assert "sft" not in names("policy=as_is")
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        ("stages.decode.guide.k", "method.k"),
+        ("stages.decode.search.n", "method.n"),
+        ("stages.decode.sampling.temperature", "sampling.temperature"),
+        ("stages.prompts.table", "task.file"),
+        ("stages.model.path", "model.path"),
+        ("stages.value.layer", "value.layer"),
+        ("stages.decode.parts", "evaluation.parts"),
+    ],
+)
+def test_a_field_is_traced_to_the_key_that_sets_it(path: str, key: str) -> None:
+    method = "bon" if "search" in path else "vas"
+    own = ["task=csv", "task.file=prompts.csv", "model=local", "model.path=model"]
+    assert config_key(compose("config", [f"method={method}", *own]), path) == key
+
+
+def test_the_command_line_replaces_what_a_block_sweeps_and_is_added_elsewhere() -> None:
+    blocks = [
+        {"method": ["method=base"]},
+        {"method": ["method=vas"], "method.beta": ["method.beta=1", "method.beta=2"]},
+    ]
+    given = {"method.beta": ["method.beta=3"], "seed": ["seed=1", "seed=2"]}
+    assert list(expand(blocks, given)) == [
+        ("method=base", "seed=1"),
+        ("method=base", "seed=2"),
+        ("method=vas", "method.beta=3", "seed=1"),
+        ("method=vas", "method.beta=3", "seed=2"),
+    ]
+
+
+def test_blocks_are_spelt_as_hydra_reads_them() -> None:
+    parser = OverridesParser.create()
+    for block in read_blocks("demo"):
+        for values in block.values():
+            assert all(not override.is_sweep_override() for override in parser.parse_overrides(values))
+
+
+ALLOWED = {"pipeline": {"conf", "hydra_plugins"}, "stages": set(), "sweeps": {"stages"}, "conf": {"pipeline"}}
+ROOMS = {"pipeline", "stages", "sweeps", "conf", "hydra_plugins"}
+
+
+@pytest.mark.parametrize("room", sorted(ALLOWED))
+def test_rooms_import_only_what_the_map_allows(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for top in {module.split(".")[0] for module in modules}:
+                assert top not in ROOMS - ALLOWED[room] - {room}, f"{path.relative_to(ROOT)} imports {top}"
+
+
+def test_modules_stay_small_and_rooms_have_names() -> None:
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            assert len(path.read_text().splitlines()) <= 400, path
+            assert not re.fullmatch(r"(utils?|helpers?|common|misc)", path.stem), path
+
+
+def test_no_device_is_named_outside_of_conf() -> None:
+    for path in [*(ROOT / "stages").rglob("*.py"), *(ROOT / "sweeps").rglob("*.py")]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            names_one = re.search(r"""["'](cpu|cuda|mps)[:\w]*["']""", line)
+            default = 'device: str = "cpu"' in line
+            assert not names_one or default, f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
