@@ -38,7 +38,7 @@ def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_a_stage_is_a_run_with_its_job_type_group_and_key(tmp_path: Path) -> None:
-    tracking = Tracking(mode="offline", project="toy", group="my sweep", folder=str(tmp_path))
+    tracking = Tracking("offline", project="toy", group="my sweep", folder=str(tmp_path), finish_seconds=120.0)
     run = tracker(tracking, "a" * 64, "say", {"word": "hi", "runtime": {"my_rows": 3}}, tmp_path / "staging/x")
     run.metrics({"letters": 2.0})
     run.table("words", ["word", "n"], [["hi", 1]])
@@ -69,7 +69,7 @@ def test_a_server_that_never_answers_costs_seconds_and_no_result(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert settled(Tracking(mode="online", folder=str(tmp_path)), seconds=0.2).mode == "offline"
     # and where it stopped answering after that look: the figures are kept on disk
-    run = tracker(Tracking(mode="online", folder=str(tmp_path), finish_seconds=1.0), "b" * 64, "say", {}, tmp_path)
+    run = tracker(Tracking(mode="online", folder=str(tmp_path), finish_seconds=120.0), "b" * 64, "say", {}, tmp_path)
     run.metrics({"letters": 2.0})
     run.finish()
     assert any(b"letters" in path.read_bytes() for path in tmp_path.rglob("*.wandb"))
