@@ -1,0 +1,130 @@
+"""Which strength of a method to use, and what that is worth: chosen on one part, reported on another.
+
+The choice looks at the proxy alone; gold decides nothing that it later judges.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stages.errors import BadInput
+from sweeps.points import Point, shown_settings
+from sweeps.statistics import Estimate, paired_difference, standard_error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting of a method, by the one-standard-error rule."""
+
+    point: Point
+    best: Point
+    """The setting with the highest mean proxy on the selection part."""
+    deficit: float
+    """How far the chosen setting lies below the best there, in proxy reward."""
+    allowed: float
+    """One standard error of that paired difference."""
+    prompts: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A method's point minus the reference point, over the same prompts of the report part."""
+
+    point: Point
+    reference: Point
+    proxy: Estimate
+    gold: Estimate
+
+
+def choose(points: Sequence[Point], part: str) -> dict[str, Choice]:
+    """For each method with several points: the weakest setting whose proxy on `part` is not clearly below the best.
+
+    A setting is not clearly below the best one when the mean of the paired difference (best − setting, over prompts)
+    is at most one standard error of that mean. Among those the one with the smallest KL is taken (the least compute,
+    for methods without a KL). Hastie et al., *Elements of Statistical Learning* §7.10, with the difference paired.
+
+    Raises BadInput for `select_part` where a method's settings share no prompt there.
+    """
+    methods: dict[str, list[Point]] = {}
+    for point in points:
+        methods.setdefault(point.method, []).append(point)
+    chosen = {}
+    for method, settings in methods.items():
+        if len(settings) < 2:
+            continue
+        proxies = [point.rewards("proxy", part) for point in settings]
+        shared = sorted(set.intersection(*(set(proxy) for proxy in proxies)))
+        if not shared:
+            raise BadInput(
+                "select_part", f"the {len(settings)} settings of {method} share no prompt of part {part!r} to choose on"
+            )
+        values = np.array([[proxy[prompt] for prompt in shared] for proxy in proxies])  # (settings, B)
+        best = int(values.mean(1).argmax())
+        for row in sorted(range(len(settings)), key=lambda row: settings[row].strength(part)):
+            behind = values[best] - values[row]  # (B,)
+            allowed = standard_error(behind)
+            if behind.mean() <= allowed + 1e-12:
+                chosen[method] = Choice(settings[row], settings[best], float(behind.mean()), allowed, len(shared))
+                break
+    return chosen
+
+
+def reference_point(points: Sequence[Point], reference: str, part: str) -> Point | None:
+    """The strongest point of the method `reference` (the largest N of Best-of-N).
+
+    Without that method the weakest point of all stands in (the base policy); None where there is but one point.
+    """
+    same = [point for point in points if point.method == reference]
+    if len(points) < 2:
+        return None
+    if same:
+        return max(same, key=lambda point: point.strength(part))
+    return min(points, key=lambda point: point.strength(part))
+
+
+def differences(
+    points: Sequence[Point], chosen: Mapping[str, Choice], against: Point, part: str, *, draws: int, seed: int
+) -> list[Difference]:
+    """The chosen (or only) point of every other method, minus the reference, paired over the prompts of `part`."""
+    found = []
+    for method in dict.fromkeys(point.method for point in points):
+        if method == against.method:
+            continue
+        point = chosen[method].point if method in chosen else next(p for p in points if p.method == method)
+        pairs = {
+            name: paired_difference(point.rewards(name, part), against.rewards(name, part), draws=draws, seed=seed)
+            for name in ("proxy", "gold")
+        }
+        found.append(Difference(point, against, **pairs))
+    return found
+
+
+def verdict(points: Sequence[Point], chosen: Mapping[str, Choice], found: Sequence[Difference], part: str) -> str:
+    """The answer in words: a sentence for each method that was steered in several strengths, else for each method."""
+    if not found:
+        return f"One point only: {named(points[0], points)}. A comparison needs two."
+    headline = [d for d in found if d.point.method in chosen] or list(found)
+    return " ".join(_sentence(d, points, chosen, part) for d in headline)
+
+
+def _sentence(d: Difference, points: Sequence[Point], chosen: Mapping[str, Choice], part: str) -> str:
+    ours, theirs = named(d.point, points), named(d.reference, points)
+    how = ""
+    if d.point.method in chosen:
+        how = f", chosen on {chosen[d.point.method].prompts} other prompts by proxy reward alone,"
+    interval = f"95 % interval [{d.gold.low:+.2f}, {d.gold.high:+.2f}], {d.gold.prompts} {part} prompts, paired"
+    if d.gold.sign:
+        more = "more" if d.gold.sign > 0 else "less"
+        return f"{ours}{how} earns {abs(d.gold.mean):.2f} {more} gold reward than {theirs} ({interval})."
+    return (
+        f"{ours}{how} and {theirs} cannot be told apart in gold reward: the difference is {d.gold.mean:+.2f} "
+        f"({interval}); this sample could detect {d.gold.detectable:.2f}."
+    )
+
+
+def named(point: Point, points: Sequence[Point]) -> str:
+    """`vas (β = 4)`; the bare method where it is the only one of its kind and needs no setting to be known."""
+    several = sum(other.method == point.method for other in points) > 1
+    settings = shown_settings(point, points)
+    return f"{point.method} ({settings})" if several and settings else point.method

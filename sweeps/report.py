@@ -1,0 +1,239 @@
+"""The report: one self-contained HTML page from the contents of `comparison.json`.
+
+Nothing is fetched when it opens: plotly.js lies in the page once, and its content security policy forbids the rest.
+The page's text, styles and plots are in `report.html`; this file fills in what is data. All text is escaped.
+"""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from plotly.offline import get_plotlyjs
+
+from sweeps.stage_graph import draw, duration
+from sweeps.summary import number_text
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """The page for a comparison as `sweeps.compare.Compare` describes it."""
+    parts = {
+        "title": escape(_title(content)),
+        "verdict": escape(content["verdict"]),
+        "setting": escape(_setting(content)),
+        "differences": _differences(content),
+        "choices": _choices(content),
+        "rewards": _rewards_table(content),
+        "beside": _beside_table(content),
+        "notes": _notes(content),
+        "generations": _generations(content),
+        "graph": draw(content["lineage"]),
+        "timings": _timings(content["lineage"]),
+        "data": json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"),
+        "plotly": get_plotlyjs().replace("</script", "<\\/script"),
+    }
+    page = TEMPLATE.read_text(encoding="utf-8")
+    head, *rest = page.split("{{")
+    filled = [head]
+    for piece in rest:  # one pass, so that braces in the data stay as they are
+        name, _, text = piece.partition("}}")
+        filled += [parts[name.strip()], text]
+    return "".join(filled)
+
+
+def _title(content: Mapping[str, Any]) -> str:
+    methods = list(dict.fromkeys(point["method"] for point in content["points"]))
+    return f"Reward against KL: {', '.join(methods)}"
+
+
+def _setting(content: Mapping[str, Any]) -> str:
+    points = content["points"]
+    return (
+        f"{len(points)} points on {content['prompts']} {content['report_part']} prompts, {points[0]['samples']} "
+        f"responses a point. 95 % intervals: BCa bootstrap over prompts, {content['draws']:,} draws."
+    )
+
+
+def _method_class(content: Mapping[str, Any], number: int) -> str:
+    methods = list(dict.fromkeys(point["method"] for point in content["points"]))
+    return f"m{methods.index(content['points'][number]['method']) % 8}"
+
+
+def _name(content: Mapping[str, Any], number: int) -> str:
+    return f'<span class="dot {_method_class(content, number)}"></span>{escape(content["points"][number]["name"])}'
+
+
+def _signed(estimate: Mapping[str, Any]) -> str:
+    if estimate["mean"] is None or estimate["low"] is None:
+        return number_text(estimate["mean"])
+    return _minus(f"{estimate['mean']:+.2f} <small>[{estimate['low']:+.2f}, {estimate['high']:+.2f}]</small>")
+
+
+def _minus(text: str) -> str:
+    """Numbers with a real minus sign."""
+    return text.replace("-", "−")
+
+
+def _differences(content: Mapping[str, Any]) -> str:
+    if not content["differences"]:
+        return ""
+    reference = _name(content, content["reference"])
+    rows = "".join(
+        f"<tr><th scope=row>{_name(content, d['point'])}</th><td>{_signed(d['gold'])}</td>"
+        f"<td>{_signed(d['proxy'])}</td><td>{number_text(d['detectable'])}</td></tr>"
+        for d in content["differences"]
+    )
+    return (
+        f"<h3>Difference to {reference}</h3><table><thead><tr><th>method<th>gold<th>proxy"
+        f"<th>detectable</tr></thead><tbody>{rows}</tbody></table>"
+        "<p class=note>Paired over the same prompts. <em>Detectable</em>: the smallest true difference in gold that "
+        "this sample would find with 80 % power.</p>"
+    )
+
+
+def _choices(content: Mapping[str, Any]) -> str:
+    if not content["choices"]:
+        return ""
+    items = []
+    for choice in content["choices"]:
+        why = (
+            "the highest proxy of its method"
+            if choice["point"] == choice["best"]
+            else f"{choice['deficit']:.2f} below {_name(content, choice['best'])}, one standard error is "
+            f"{choice['allowed']:.2f}"
+        )
+        items.append(f"<li>{_name(content, choice['point'])}: {why} ({choice['prompts']} prompts)</li>")
+    part = escape(content["select_part"])
+    return (
+        f"<h3>How strongly</h3><ul>{''.join(items)}</ul><p class=note>Chosen on the {part} prompts by proxy reward "
+        "alone: the smallest KL that is not more than one standard error (of the paired difference) below the best. "
+        "Gold decides nothing that it judges.</p>"
+    )
+
+
+def _cell(estimate: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -> str:
+    """Mean with its interval below."""
+    if estimate["mean"] is None:
+        return '<td class="none">–</td>'
+    mean = f"{estimate['mean'] * scale:,.{digits}f}"
+    if estimate["low"] is None:
+        return _minus(f"<td>{mean}</td>")
+    low, high = (f"{estimate[side] * scale:,.{digits}f}" for side in ("low", "high"))
+    return _minus(f"<td>{mean}<small>[{low}, {high}]</small></td>")
+
+
+def _row_head(content: Mapping[str, Any], number: int) -> str:
+    point = content["points"][number]
+    badge = ""
+    if point["chosen"]:
+        badge = '<span class="badge">chosen</span>'
+    if number == content["reference"]:
+        badge += '<span class="badge quiet">reference</span>'
+    kind = ' class="chosen"' if point["chosen"] else ""
+    dot = f'<span class="dot {_method_class(content, number)}"></span>'
+    strength = escape(point["strength"])
+    return f"<tr{kind}><th scope=row>{dot}{escape(point['method'])}</th><td class=text>{strength}{badge}</td>"
+
+
+def _rewards_table(content: Mapping[str, Any]) -> str:
+    rows = []
+    for number, point in enumerate(content["points"]):
+        kl = point["kl"]
+        if point["kl_kind"] == "bound" and kl["mean"] is not None:
+            cell = f"<td>≤ {kl['mean']:.2f}<small>bound</small></td>"
+        else:
+            cell = _cell(kl)
+        rows.append(
+            _row_head(content, number)
+            + _cell(point["proxy"])
+            + _cell(point["gold"])
+            + cell
+            + _cell(point["tokens_per_second"], 1)
+            + _cell(point["seconds"], 1)
+            + f"<td>{_flops(point['flops']['mean'])}</td></tr>"
+        )
+    return (
+        "<table><thead><tr><th>method<th class=text>setting<th>proxy<th>gold<th>KL, nats<th>tokens / s<th>seconds"
+        f"<th>FLOPs a response</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _beside_table(content: Mapping[str, Any]) -> str:
+    rows = [
+        _row_head(content, number)
+        + _cell(point["length"], 1)
+        + _cell(point["finished"], 0, 100)
+        + _cell(point["distinct_2"])
+        + _cell(point["repetition"])
+        + _cell(point["tokens"], 0)
+        + "</tr>"
+        for number, point in enumerate(content["points"])
+    ]
+    return (
+        "<table><thead><tr><th>method<th class=text>setting<th>length, tokens<th>finished, %<th>distinct-2"
+        f"<th>repetition<th>tokens through all models</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+def _notes(content: Mapping[str, Any]) -> str:
+    notes = []
+    kinds = {point["kl_kind"] for point in content["points"]}
+    if "bound" in kinds:
+        notes.append("The KL of Best-of-N is the upper bound log N − (N − 1)/N; its true value lies at or below it.")
+    if "none" in kinds:
+        names = ", ".join(dict.fromkeys(p["method"] for p in content["points"] if p["kl_kind"] == "none"))
+        notes.append(f"No KL is known for {escape(names)}: in the table, but not on the KL axis.")
+    notes.append(
+        "Seconds are those of whole batches, divided evenly among their responses: intervals of time and rate show how "
+        "prompts differ, not how two runs do."
+    )
+    return "".join(f"<p class=note>{note}</p>" for note in notes)
+
+
+def _flops(value: float | None) -> str:
+    """`3.2 × 10¹¹` as HTML."""
+    if not value:
+        return "–"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa} × 10<sup>{int(exponent)}</sup>"
+
+
+def _generations(content: Mapping[str, Any]) -> str:
+    """The same prompts answered by every point, side by side; those of unchosen settings can be folded away."""
+    sections = []
+    for entry in content["generations"]:
+        cards = []
+        for number, response in enumerate(entry["responses"]):
+            point = content["points"][number]
+            extra = not (point["chosen"] or point["alone"] or number == content["reference"])
+            cut = "" if response["finished"] else ' <span class="cut" title="cut at the token limit">⋯</span>'
+            text = escape(response["text"].strip()) or "<em>(nothing)</em>"
+            cards.append(
+                f'<article class="card {_method_class(content, number)}{" extra" if extra else ""}">'
+                f"<h4>{escape(point['name'])}</h4><p>{text}{cut}</p>"
+                f"<footer>proxy {_minus(number_text(response['proxy']))} · "
+                f"gold {_minus(number_text(response['gold']))} · {response['length']} tokens</footer></article>"
+            )
+        open_end = " …" if entry["prompt"][-1:].isalnum() else ""
+        heading = f"<h3>{escape(entry['prompt'])}{open_end}</h3>"
+        sections.append(f'<section class="prompt">{heading}<div class="cards">{"".join(cards)}</div></section>')
+    return "".join(sections)
+
+
+def _timings(lineage: list[Mapping[str, Any]]) -> str:
+    """All stages, the slowest first."""
+    if not lineage:
+        return "<p class=note>The stages behind these scores were not handed to this comparison.</p>"
+    rows = "".join(
+        f"<tr><th scope=row>{escape(str(node['stage']))}</th><td class=text>{escape(str(node.get('label') or ''))}</td>"
+        f"<td class=text><code>{escape(str(node['key'])[:12])}</code></td><td>{duration(node.get('seconds'))}</td>"
+        f"<td class=text>{'reused' if node.get('reused') else 'ran'}</td></tr>"
+        for node in sorted(lineage, key=lambda node: -(node.get("seconds") or 0.0))
+    )
+    return (
+        "<details><summary>All stages by time</summary><table><thead><tr><th>stage<th class=text>point"
+        f"<th class=text>key<th>time<th class=text>in this run</tr></thead><tbody>{rows}</tbody></table></details>"
+    )

@@ -1,0 +1,139 @@
+"""Score files of invented methods, built in code: a base, Best-of-N, and a steered method that ends over-optimised."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages import records
+from stages.records import Score
+
+WORDS = "a quiet film that earns its ending and never once raises its voice above the sea".split()  # noqa: SIM905
+
+POINTS = [
+    # method, settings, (mean proxy, mean gold, kl, kind)
+    ("base", {}, (0.0, 0.9, 0.0, "exact")),
+    ("bon", {"n": 4}, (0.9, 1.9, math.log(4) - 3 / 4, "bound")),
+    ("bon", {"n": 16}, (1.6, 2.7, math.log(16) - 15 / 16, "bound")),
+    ("vas", {"beta": 1.0, "k": 20}, (0.9, 1.8, 0.8, "exact")),
+    ("vas", {"beta": 2.0, "k": 20}, (1.7, 2.9, 2.9, "exact")),
+    ("vas", {"beta": 4.0, "k": 20}, (2.9, 4.0, 9.0, "exact")),
+    ("vas", {"beta": 8.0, "k": 20}, (3.0, 3.4, 24.0, "exact")),
+]
+
+
+def write_point(
+    folder: Path,
+    *,
+    method: str,
+    settings: dict[str, Any],
+    proxy: dict[str, list[float]],
+    gold: dict[str, list[float]] | None = None,
+    kl: float = 0.0,
+    kl_kind: str = "exact",
+    text: str = " a fine film.",
+    seconds: float = 0.5,
+) -> dict[str, Any]:
+    """One point whose rewards are given: part → one reward a prompt, one sample each. Returns its entry for Compare."""
+    scores = []
+    for part, values in proxy.items():
+        for row, value in enumerate(values):
+            scores.append(
+                Score(
+                    prompt_id=f"{part}-{row:03d}",
+                    part=part,
+                    sample=0,
+                    method=method,
+                    settings="{}",
+                    prompt=f"Film review: number {row}",
+                    text=text,
+                    rewards={"proxy": value, "gold": (gold or proxy)[part][row]},
+                    kl=kl,
+                    kl_kind=kl_kind,
+                    logprob=-20.0,
+                    base_logprob=-22.0,
+                    length=10,
+                    finished=row % 4 != 0,
+                    distinct_2=0.95,
+                    repetition=0.02,
+                    tokens=40,
+                    flops=1e10,
+                    seconds=seconds,
+                )
+            )
+    folder.mkdir(parents=True)
+    records.write(folder / "scores.parquet", Score, scores)
+    return {"label": f"{method} {settings}", "method": method, "settings": settings, "score": folder}
+
+
+def write_study(root: Path, *, prompts: int = 64, text: str | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """The points of `POINTS` on validation and test prompts; a prompt's difficulty is shared by all methods."""
+    generator = np.random.default_rng(seed)
+    sizes = {"validation": 32, "test": prompts}
+    hard = {part: generator.normal(0, 1.2, size) for part, size in sizes.items()}
+    entries = []
+    for number, (method, settings, (proxy, gold, kl, kind)) in enumerate(POINTS):
+        rewards: dict[str, dict[str, list[float]]] = {"proxy": {}, "gold": {}}
+        scores = []
+        for part, size in sizes.items():
+            for row in range(size):
+                length = int(generator.integers(12, 40))
+                words = " ".join(generator.choice(WORDS, length))
+                cost = kl if kind == "bound" else max(0.0, kl * (1 + generator.normal(0, 0.3)))
+                rewards["proxy"][part] = []
+                scores.append(
+                    Score(
+                        prompt_id=f"{part}-{row:03d}",
+                        part=part,
+                        sample=0,
+                        method=method,
+                        settings="{}",
+                        prompt=f"Film review: {' '.join(generator.choice(WORDS, 3))}",
+                        text=text if text is not None else f" {words}.",
+                        rewards={
+                            "proxy": proxy + hard[part][row] + generator.normal(0, 0.6),
+                            "gold": gold + 1.3 * hard[part][row] + generator.normal(0, 0.9),
+                        },
+                        kl=cost,
+                        kl_kind=kind,
+                        logprob=-2.0 * length,
+                        base_logprob=-2.2 * length,
+                        length=length,
+                        finished=bool(generator.random() < 0.8),
+                        distinct_2=0.9 - 0.01 * kl,
+                        repetition=0.004 * kl,
+                        tokens=length * (16 if method == "bon" else 21 if method == "vas" else 1),
+                        flops=2.7e8 * length * (1 + len(settings) * 8),
+                        seconds=0.1 * (1 + number) * length / 25,
+                    )
+                )
+        folder = root / f"{number}"
+        folder.mkdir(parents=True)
+        records.write(folder / "scores.parquet", Score, scores)
+        entries.append({"label": f"{method} {settings}", "method": method, "settings": settings, "score": folder})
+    return entries
+
+
+def lineage() -> list[dict[str, Any]]:
+    """The graph behind the study: a shared trunk, then decode and score of every point."""
+    trunk = [
+        ("corpus", [], 1.2, True), ("model", [], 21.0, True), ("gold_asset", [], 2.6, True),
+        ("prompts", ["corpus"], 1.1, True), ("sft", ["model", "prompts"], 92.4, True),
+        ("proxy", ["sft", "prompts"], 8.0, True), ("gold", ["gold_asset", "prompts"], 107.3, True),
+        ("rollouts", ["sft", "prompts"], 64.0, True), ("labels", ["rollouts", "proxy", "prompts"], 6.1, False),
+        ("value", ["labels", "sft", "prompts"], 41.7, False),
+    ]  # fmt: skip
+    nodes = [
+        {"stage": name, "key": name, "inputs": inputs, "seconds": seconds, "reused": reused, "label": ""}
+        for name, inputs, seconds, reused in trunk
+    ]
+    for number, (method, settings, _) in enumerate(POINTS):
+        needs = {"base": [], "bon": ["proxy"], "vas": ["value"]}[method]
+        label = f"method={method}" + "".join(f",method.{key}={value}" for key, value in settings.items())
+        common = {"reused": False, "label": label}
+        inputs = ["sft", "prompts", *needs]
+        nodes.append({"stage": "decode", "key": f"d{number}", "inputs": inputs, "seconds": 12.0 + number, **common})
+        inputs = [f"d{number}", "prompts", "proxy", "gold"]
+        nodes.append({"stage": "score", "key": f"s{number}", "inputs": inputs, "seconds": 3.0, **common})
+    return nodes
