@@ -95,13 +95,21 @@ def _without_docstrings(tree: ast.AST) -> ast.AST:
 
 @cache
 def definitions(module: str) -> Mapping[str, str]:
-    """Hash of every top-level definition of a module by name; `""` holds what stands outside of them."""
+    """Hash of every top-level definition of a module by name; `""` holds what stands outside of them.
+
+    A file of the module's own name beside it (`report.html` beside `report.py`) counts with it, by its bytes.
+    """
     tree = _without_docstrings(_tree(module))
     parts: dict[str, list[str]] = {}
     for node in tree.body:  # type: ignore[attr-defined]
         name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else ""
         parts.setdefault(name, []).append(ast.dump(node))
-    return {name: hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:16] for name, dumps in parts.items()}
+    found = {name: hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:16] for name, dumps in parts.items()}
+    if file := module_file(module):
+        for twin in sorted(file.parent.glob(f"{file.stem}.*")):
+            if twin.suffix != ".py":
+                found[twin.name] = hashlib.sha256(twin.read_bytes()).hexdigest()[:16]
+    return found
 
 
 def closure(modules: Iterable[str]) -> list[str]:

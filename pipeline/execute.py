@@ -177,7 +177,7 @@ class Execution:
             log = None
             self.store.discard(spec.staging)
         self.outcome.failed[node.key] = Failure(node, failure["kind"], message, log)
-        self.view.failed(node, message)
+        self.view.failed(node)
         for key in [k for k in self._pending if node.key in self.graph.ancestors(k)]:
             self.outcome.skipped[key] = node.key
             self._waiting.pop(key, None)

@@ -19,7 +19,7 @@ class View(Protocol):
     def progressed(self, node: Node, done: float, total: float, note: str) -> None: ...
     def waiting(self, node: Node) -> None: ...
     def finished(self, node: Node, metrics: dict[str, Any], seconds: float) -> None: ...
-    def failed(self, node: Node, message: str) -> None: ...
+    def failed(self, node: Node) -> None: ...
     def skipped(self, node: Node, because: Node) -> None: ...
 
 
@@ -87,10 +87,10 @@ class Terminal:
         figures = " · ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         self._line("✓", "green", title(node), f"{seconds:.1f} s" + (f" · {figures}" if figures else ""))
 
-    def failed(self, node: Node, message: str) -> None:
+    def failed(self, node: Node) -> None:
         self._drop(node)
         self.counts["failed"] += 1
-        self._line("✗", "red", title(node), message)
+        self._line("✗", "red", title(node), "failed")
 
     def skipped(self, node: Node, because: Node) -> None:
         self.counts["skipped"] += 1

@@ -49,6 +49,14 @@ def test_imports_are_followed_wherever_they_stand_and_libraries_are_not(project)
     assert set(hashes("mine.f")) == {"mine", "other", "third"}
 
 
+def test_a_template_beside_its_module_counts(project, tmp_path: Path) -> None:
+    project(mine="def f(): pass\n")
+    before = hashes("mine.f")["mine"]
+    (tmp_path / "mine.html").write_text("<p>")
+    project()
+    assert hashes("mine.f")["mine"].keys() - before.keys() == {"mine.html"}
+
+
 def test_nested_targets_count(project) -> None:
     project(mine="class A: pass\n", reward="class B: pass\n")
     config = {"_target_": "mine.A", "rewards": [{"_target_": "reward.B"}]}

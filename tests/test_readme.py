@@ -1,0 +1,132 @@
+"""What the README tells a newcomer to do, done: their own model folder, table and rewards, from base to comparison."""
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+QUESTIONS = [
+    f"{who} of the {what} is" for who in ("the story", "the cast") for what in ("film", "sequel", "plot", "city")
+]
+
+
+def own_files(folder: Path) -> None:
+    """Writes the README's files: every fenced block that follows a line with nothing but a file's name."""
+    for name, text in re.findall(r"^`(my_[\w/.]+)`\n\n```\w+\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def own_command() -> list[str]:
+    block = next(block for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL) if "my_conf" in block)
+    return shlex.split(block.replace("\\\n", " "))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    own_files(folder)
+    shutil.copytree(tiny_model, folder / "my-model")
+    with (folder / "prompts.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["question"])
+        writer.writerows([f"{question} number {n}"] for question in QUESTIONS for n in range(8))
+    return folder
+
+
+SMALL = [
+    "task.parts.train.size=16",
+    "task.parts.validation.size=8",
+    "task.parts.test.size=8",
+    "rollouts.samples=4",
+    "sampling.max_new_tokens=8",
+    "method.k=5",
+    "model.dtype=float32",
+]
+
+
+def tilt(folder: Path, command: list[str]) -> "subprocess.CompletedProcess[str]":
+    program = str(Path(sys.executable).with_name("tilt"))
+    small = [s for s in SMALL if "method.k" not in s or "method=vas" in command]
+    return subprocess.run(
+        [program, *command[1:], *small],
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_worked_example_ends_in_a_comparison(project: Path) -> None:
+    done = tilt(project, own_command())
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (project / "runs/latest/comparison.csv").open() as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {"base", "bon", "vas"}
+    expected = "method,settings,prompts,samples,proxy,proxy_low,proxy_high,gold,gold_low,gold_high,kl,kl_low,kl_high,"
+    assert ",".join(rows["vas"]) == expected + "tokens_per_second,flops,seconds"
+    assert float(rows["base"]["kl"]) == 0.0
+    assert float(rows["vas"]["kl"]) > 0.0
+    assert float(rows["bon"]["proxy"]) > float(rows["base"]["proxy"])  # the best of 16 by this very reward
+    assert "<html" in (project / "runs/latest/report.html").read_text()
+
+
+def test_the_second_time_nothing_runs(project: Path) -> None:
+    again = tilt(project, own_command())
+    assert again.returncode == 0
+    assert "started" not in again.stdout
+
+
+def test_an_edited_reward_is_noticed(project: Path) -> None:
+    reward = project / "my_reward.py"
+    text = reward.read_text()
+    reward.write_text(text.replace("-len(response)", "-2 * len(response)"))
+    planned = tilt(project, ["tilt", "plan", *own_command()[2:]])
+    reward.write_text(text)
+    assert "code: my_reward.Brevity" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("method.k=100000", "method.k: 100000 candidates, but the vocabulary has"),
+        ("sampling.max_new_tokens=300", "the model's context holds 256"),
+        ("value.layer=9", "value.layer: "),
+    ],
+)
+def test_what_only_the_model_can_refuse_names_the_key(project: Path, override: str, line: str) -> None:
+    command = [word for word in own_command() if word not in ("-m", "method=base,bon,vas")]
+    refused = tilt(project, [*command, "method=vas"])
+    assert refused.returncode == 0
+    program = [word for word in [*command, "method=vas"]]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("tilt")), *program[1:], *SMALL, override],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert line in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_model_folder_without_a_tokenizer_is_refused(project: Path) -> None:
+    bare = project / "bare"
+    shutil.copytree(project / "my-model", bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    command = [word.replace("my-model", "bare") for word in own_command()]
+    done = tilt(project, command)
+    assert done.returncode == 2
+    assert "model.path: " in done.stdout
+    assert "has no tokenizer" in done.stdout
