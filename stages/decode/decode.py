@@ -1,0 +1,146 @@
+"""Stage: responses of one method. Reads `prompts.parquet` and the folders of its policy, guide and search; writes
+`generations.parquet` (records.Generation).
+
+    tilt run goal=[decode] method=vas
+
+A method is its parts (DESIGN §4): a policy, a token guide (or none) and a search (or none).
+"""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.decode.engine import Engine, Response
+from stages.decode.guides import TokenGuide, Unguided
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Sampling
+from stages.decode.search import BestOf
+from stages.errors import BadInput
+from stages.language_model import encode_prompt, require_room
+from stages.records import Generation, Prompt, read, write
+from stages.runtime import Runtime
+
+
+def read_parts(folder: Path, parts: Sequence[str], field: str = "parts") -> list[Prompt]:
+    """The prompts of the given parts, in the file's order. Raises BadInput where the file or a part is missing."""
+    path = Path(folder) / "prompts.parquet"
+    if not path.is_file():
+        raise BadInput("prompts", f"{path} does not exist; give the folder that stage `prompts` wrote")
+    everything = read(path, Prompt)
+    present = sorted({prompt.part for prompt in everything})
+    if not parts:
+        raise BadInput(field, f"no part is named; choose from {', '.join(present)}")
+    for part in parts:
+        if part not in present:
+            raise BadInput(field, f"no prompt is in part {part!r}; there are {', '.join(present) or 'none'}")
+    return [prompt for prompt in everything if prompt.part in set(parts)]
+
+
+def encode(prompts: Sequence[Prompt], policy: Policy, max_new_tokens: int) -> list[tuple[str, list[int]]]:
+    """(id, token ids) of each prompt. Raises BadInput where one is empty or leaves no room for the response."""
+    encoded = [(prompt.id, encode_prompt(policy.tokenizer, prompt)) for prompt in prompts]
+    for name, ids in encoded:
+        if not ids:
+            raise BadInput("prompts", f"prompt {name!r} has no tokens; give it at least one word")
+    require_room({name: len(ids) for name, ids in encoded}, policy.model, max_new_tokens, "prompts")
+    return encoded
+
+
+def require_positive(samples: int) -> None:
+    if samples < 1:
+        raise BadInput("samples", f"{samples} is not a positive number of samples per prompt")
+
+
+@dataclass
+class Decode:
+    """`samples` responses to each prompt of `parts` by one method."""
+
+    prompts: Path
+    """Payload of stage `prompts`."""
+    parts: list[str]
+    policy: CausalLM
+    method: str
+    """Name for tables."""
+    settings: dict[str, Any]
+    """The method's strength and size, for tables: `{"beta": 4.0, "k": 20}`."""
+    sampling: Sampling
+    guide: TokenGuide | None = None
+    search: BestOf | None = None
+    samples: int = 1
+    seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def run(self, out: Path) -> None:
+        """Raises BadInput for what cannot be used, FloatingPointError where a model's numbers are not finite."""
+        self.sampling.check()
+        require_positive(self.samples)
+        if self.guide is not None:
+            self.guide.check()
+        if self.search is not None:
+            self.search.check()
+        prompts = read_parts(self.prompts, self.parts)
+        policy = self.policy.load(self.runtime.device)
+        encoded = encode(prompts, policy, self.sampling.max_new_tokens)
+        steering = Unguided(self.sampling.greedy) if self.guide is None else self.guide.open(policy, self.sampling)
+        engine = Engine(
+            policy,
+            self.sampling,
+            steering,
+            seed=self.seed,
+            rows=self.runtime.rows,
+            progress=self.runtime.progress,
+        )
+        begun = time.perf_counter()
+        each = 1 if self.search is None else self.search.n
+        responses = engine.run(encoded, self.samples * each)
+        if self.search is not None:
+            responses = self.search.choose(prompts, responses)
+        seconds = time.perf_counter() - begun
+        generations = [self._generation(prompts[row.prompt], row, seconds / len(responses)) for row in responses]
+        write(Path(out) / "generations.parquet", Generation, generations)
+        self._report(generations, seconds)
+
+    def _kl(self, response: Response) -> tuple[float, str]:
+        """KL of the sequence and its kind; nan, `none` where no closed form holds."""
+        if self.search is not None:  # the bound is one against the policy that drew the n samples
+            return (self.search.kl(), "bound") if self.guide is None else (math.nan, "none")
+        if self.sampling.greedy and self.guide is not None:  # two point masses
+            return math.nan, "none"
+        return response.kl, "exact"
+
+    def _generation(self, prompt: Prompt, response: Response, seconds: float) -> Generation:
+        kl, kind = self._kl(response)
+        return Generation(
+            prompt_id=prompt.id,
+            sample=response.sample,
+            token_ids=response.token_ids,
+            text=response.text,
+            logprob=response.logprob,
+            finished=response.finished,
+            part=prompt.part,
+            method=self.method,
+            settings=json.dumps(dict(self.settings), sort_keys=True),
+            base_logprob=response.base_logprob,
+            kl=kl,
+            kl_kind=kind,
+            tokens=response.tokens,
+            flops=response.flops,
+            seconds=seconds,
+        )
+
+    def _report(self, generations: Sequence[Generation], seconds: float) -> None:
+        lengths = [len(generation.token_ids) for generation in generations]
+        self.runtime.metrics(
+            {
+                "kl": float(np.mean([generation.kl for generation in generations])),
+                "tokens_per_second": sum(lengths) / seconds,
+                "length": float(np.mean(lengths)),
+                "finished": float(np.mean([generation.finished for generation in generations])),
+            }
+        )

@@ -1,0 +1,187 @@
+"""How a token is drawn: temperature, truncation, counter-based randomness and the inverse CDF.
+
+The base distribution *as sampled* (temperature first, then top-k, top-p, min-p) is computed once a step; every guide
+tilts that, and every KL and log-probability refers to it. Dimension letters: `stages/records.py`.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.errors import BadInput
+
+BLOCK = 256
+"""Tokens in a block of the two-step inverse CDF."""
+DRAWS = 3
+"""Uniforms a step: the base draw, the place inside what was drawn, the draw outside the candidates (`guides.py`)."""
+
+
+class NotFinite(ArithmeticError):
+    """A model gave NaN or infinity: `what` ("logits", "values of <folder>"), first in row `row`."""
+
+    def __init__(self, what: str, row: int) -> None:
+        super().__init__(f"{what} are not finite")
+        self.what = what
+        self.row = row
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Every parameter of a draw; none has a silent default in a library."""
+
+    temperature: float = 1.0
+    """Logits are divided by it."""
+    top_p: float = 1.0
+    """Keep the smallest set of most likely tokens that holds this probability; 1 = off."""
+    top_k: int = 0
+    """Keep the k most likely tokens (ties stay); 0 = off."""
+    min_p: float = 0.0
+    """Keep tokens at least this likely, as a share of the most likely one's probability; 0 = off."""
+    greedy: bool = False
+    """Take the most likely token. Log-probabilities are then those of the distribution it was the maximum of."""
+    max_new_tokens: int = 32
+    """Response length limit, EOS included."""
+
+    def check(self, field: str = "sampling") -> None:
+        """Raises BadInput naming the first value that cannot be used."""
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise BadInput(
+                f"{field}.temperature",
+                f"{self.temperature} is not a positive number; for the most likely token set {field}.greedy=true",
+            )
+        if not 0 < self.top_p <= 1:
+            raise BadInput(f"{field}.top_p", f"{self.top_p} is not in (0, 1]; 1 switches it off")
+        if self.top_k < 0:
+            raise BadInput(f"{field}.top_k", f"{self.top_k} is negative; 0 switches it off")
+        if not 0 <= self.min_p < 1:
+            raise BadInput(f"{field}.min_p", f"{self.min_p} is not in [0, 1); 0 switches it off")
+        if self.max_new_tokens < 1:
+            raise BadInput(f"{field}.max_new_tokens", f"{self.max_new_tokens} is not a positive number of tokens")
+
+
+def uniforms(seed: int, prompt_id: str, sample: int, steps: int) -> np.ndarray:
+    """(steps, 3) float64 in [0, 1): the randomness of one row, a function of its arguments alone.
+
+    Philox keyed by sha256(seed, prompt id, sample); row t is the same whatever `steps` is, so neither the batch, nor
+    the order of prompts, nor the number of devices can change a draw.
+    """
+    digest = hashlib.sha256(json.dumps([seed, prompt_id, sample]).encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return generator.random((steps, DRAWS))
+
+
+def block_sums(weights: Tensor) -> Tensor:
+    """(R, blocks) float64 sums of `weights` (R, V) over `BLOCK` consecutive tokens."""
+    rows, vocabulary = weights.shape
+    padded = torch.nn.functional.pad(weights, (0, -vocabulary % BLOCK)) if vocabulary % BLOCK else weights
+    return padded.view(rows, -1, BLOCK).sum(dim=2, dtype=torch.float64)
+
+
+def inverse_cdf(weights: Tensor, blocks: Tensor, u: Tensor) -> Tensor:
+    """First index whose cumulative weight exceeds u·total, in vocabulary order; what has no weight is never drawn.
+
+    `weights` (R, V) float32, not normalised; `blocks` their `block_sums`: the block is found first, then the token in
+    it, all in float64. (One running sum over the vocabulary would cost more than the rest of the step's arithmetic.)
+    `u` (R,) in [0, 1). Returns (R,) int64; where all weights are 0 some index that means nothing.
+
+    Example: weights .2 0 .5 .3, u = .2 → index 2; u = .19 → index 0.
+    """
+    running = blocks.cumsum(dim=1)  # (R, blocks)
+    total = running[:, -1]
+    below = torch.nextafter(total, torch.zeros_like(total))  # u·total may round up to total itself
+    target = torch.minimum(u * total, below)[:, None]  # (R, 1)
+    block = torch.searchsorted(running, target, right=True).clamp_(max=blocks.shape[1] - 1)  # (R, 1)
+    before = (running - blocks).gather(1, block)
+    index = (block * BLOCK + torch.arange(BLOCK, device=u.device)).clamp_(max=weights.shape[1] - 1)  # (R, BLOCK)
+    inside = weights.gather(1, index)  # (R, BLOCK)
+    passed = (before + inside.double().cumsum(dim=1) <= target).sum(dim=1, keepdim=True)  # (R, 1)
+    # Where rounding lets the block end below the target, its last token with weight is meant.
+    last = ((inside > 0) * torch.arange(1, BLOCK + 1, device=u.device)).argmax(dim=1, keepdim=True)
+    return index.gather(1, torch.minimum(passed, last))[:, 0]
+
+
+@dataclass
+class Base:
+    """The base policy's next-token distribution as sampled, for R rows."""
+
+    logits: Tensor
+    """(R, V) as the model gave them, in its dtype; temperature leaves their order as it is."""
+    weights: Tensor
+    """(R, V) float32 exp((logits − max) ÷ temperature), 0 where truncated (and below e⁻¹⁰³, where float32 ends)."""
+    blocks: Tensor
+    """(R, blocks) float64 `block_sums` of the weights."""
+    total: Tensor
+    """(R,) float64 normaliser of the weights."""
+
+    @classmethod
+    def of(cls, logits: Tensor, sampling: Sampling) -> "Base":
+        """From raw logits (R, V). Raises NotFinite where a row has NaN or +inf (−inf is a token never drawn)."""
+        weights = logits.to(torch.float32, copy=True)  # (R, V); in place from here: fresh memory costs most of this
+        weights.sub_(weights.amax(dim=1, keepdim=True)).div_(sampling.temperature).exp_()
+        weights = _truncated(weights, sampling)
+        blocks = block_sums(weights)
+        total = blocks.sum(dim=1)
+        # NaN or infinity anywhere in a row reaches its maximum, hence its sum: one look at R numbers is enough.
+        if not bool(torch.isfinite(total).all()):
+            raise NotFinite("logits", int((~torch.isfinite(total)).nonzero()[0]))
+        return cls(logits, weights, blocks, total)
+
+    def logprob(self, ids: Tensor) -> Tensor:
+        """(R, C) float64 log-probabilities of token ids (R, C); −inf where truncated."""
+        return self.weights.gather(1, ids).double().log() - self.total.log()[:, None]
+
+    def draw(self, u: Tensor) -> Tensor:
+        """(R,) token ids by the inverse CDF in vocabulary order; `u` (R,) float64."""
+        return inverse_cdf(self.weights, self.blocks, u)
+
+    def draw_outside(self, ids: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Everything but the candidates (R, C): one token drawn from it, (R,), and its probability, (R,) float64.
+
+        Summed over what lies outside, not 1 − Σ_C: where nothing does the probability is 0, not a rounding error.
+        """
+        rest = self.weights.scatter(1, ids, 0.0)  # (R, V)
+        blocks = block_sums(rest)
+        return inverse_cdf(rest, blocks, u), blocks.sum(dim=1) / self.total
+
+    def likeliest(self, k: int) -> Tensor:
+        """(R, k) ids of the k largest logits, in descending order."""
+        return self.logits.topk(k, dim=1).indices
+
+
+def _truncated(weights: Tensor, sampling: Sampling) -> Tensor:
+    """`weights` (R, V) with 0 for what top-k, top-p and min-p remove, in that order; each is a threshold per row.
+
+    Thresholds keep ties, so that the kept set depends on the row alone and not on how a sort happens to break them.
+    """
+    vocabulary = weights.shape[1]
+    if 0 < sampling.top_k < vocabulary:
+        threshold = weights.topk(sampling.top_k, dim=1).values[:, -1:]  # (R, 1)
+        weights = weights.where(weights >= threshold, 0.0)
+    if sampling.top_p < 1:
+        threshold = _nucleus_threshold(weights, sampling.top_p)
+        weights = weights.where(weights >= threshold, 0.0)
+    if sampling.min_p > 0:
+        weights = weights.where(weights >= sampling.min_p, 0.0)  # the most likely token has weight 1
+    return weights
+
+
+def _nucleus_threshold(weights: Tensor, top_p: float) -> Tensor:
+    """(R, 1) weight of the last token in the smallest set that holds `top_p` of the mass.
+
+    Example: probabilities .5 .3 .2 and top_p = .6 → .3 (the set {.5, .3} is the first with at least .6).
+    """
+    mass = top_p * weights.sum(dim=1, keepdim=True, dtype=torch.float64)  # (R, 1)
+    size, vocabulary = 256, weights.shape[1]
+    while True:  # a full sort of the vocabulary costs more than the model's step; the nucleus is nearly always small
+        size = min(size, vocabulary)
+        ordered = weights.topk(size, dim=1).values  # (R, size)
+        running = ordered.cumsum(dim=1, dtype=torch.float64)
+        if size == vocabulary or bool((running[:, -1:] >= mass).all()):
+            last = (running < mass).sum(dim=1, keepdim=True).clamp(max=size - 1)
+            return ordered.gather(1, last)
+        size *= 8

@@ -1,0 +1,83 @@
+"""Stage: rewards for rollouts. Reads rollouts and their prompts; writes `labels.parquet`, one column a reward model.
+
+tilt run goal=[labels]
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stages import records
+from stages.errors import BadInput
+from stages.records import Labelled, Prompt, Rollout
+from stages.reward import Reward
+from stages.runtime import Runtime
+
+
+@dataclass
+class Label:
+    """Scores every rollout by every reward."""
+
+    rollouts: Path
+    """Payload of stage `rollouts`: `rollouts.parquet`."""
+    prompts: Path
+    """Payload of stage `prompts`: `prompts.parquet`."""
+    rewards: dict[str, Reward]
+    """Reward by the name of its column."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def run(self, out: Path) -> None:
+        """Raises BadInput where no reward is named, a prompt is missing, or a reward is not a finite number."""
+        if not self.rewards:
+            raise BadInput("rewards", "no reward is named; give at least one, such as rewards.proxy")
+        rollouts = records.read(Path(self.rollouts) / "rollouts.parquet", Rollout)
+        prompts = {p.id: p for p in records.read(Path(self.prompts) / "prompts.parquet", Prompt)}
+        if not rollouts:
+            raise BadInput("rollouts", "there are no rollouts to label")
+        if missing := [r.prompt_id for r in rollouts if r.prompt_id not in prompts]:
+            raise BadInput("prompts", f"prompt {missing[0]!r} has rollouts but is not among the prompts")
+        columns = {
+            name: self._scores(name, reward, rollouts, prompts, done * len(rollouts))
+            for done, (name, reward) in enumerate(self.rewards.items())
+        }  # (N,) each
+        labelled = [
+            Labelled(
+                **vars(rollout),
+                part=prompts[rollout.prompt_id].part,
+                rewards={name: float(column[i]) for name, column in columns.items()},
+            )
+            for i, rollout in enumerate(rollouts)
+        ]
+        records.write(out / "labels.parquet", Labelled, labelled)
+        metrics = {"rollouts": float(len(rollouts)), "finished": float(np.mean([r.finished for r in rollouts]))}
+        for name, column in columns.items():
+            metrics |= {f"{name}_mean": float(column.mean()), f"{name}_sd": float(column.std())}
+        self.runtime.metrics(metrics)
+
+    def _scores(
+        self, name: str, reward: Reward, rollouts: list[Rollout], prompts: dict[str, Prompt], done: int
+    ) -> np.ndarray:
+        """(N,) scores of one reward, in portions, so that progress is seen."""
+        total = len(self.rewards) * len(rollouts)
+        scores = np.empty(len(rollouts))
+        # Like lengths go together: a portion of short responses is not padded to a long one by the reward model.
+        order = sorted(range(len(rollouts)), key=lambda i: len(rollouts[i].text))
+        for start in range(0, len(order), self.runtime.rows):
+            portion = order[start : start + self.runtime.rows]
+            chosen = [rollouts[i] for i in portion]
+            found = np.asarray(reward.score([prompts[r.prompt_id] for r in chosen], [r.text for r in chosen]), float)
+            if found.shape != (len(chosen),):
+                raise BadInput(
+                    f"rewards.{name}", f"scored {len(chosen)} responses with an array of shape {found.shape}"
+                )
+            if not np.isfinite(found).all():
+                bad = chosen[int(np.flatnonzero(~np.isfinite(found))[0])]
+                raise BadInput(
+                    f"rewards.{name}",
+                    f"gave {found[~np.isfinite(found)][0]} for sample {bad.sample} of prompt {bad.prompt_id!r}; "
+                    "a reward must be a finite number for every text, the empty one too",
+                )
+            scores[portion] = found
+            self.runtime.progress(done + start + len(portion), total, name)
+        return scores

@@ -1,0 +1,157 @@
+"""Stage: an encoder fine-tuned as reward model. Reads labelled examples and a sentence encoder; writes the fine-tuned
+encoder (a Hugging Face folder) with `classifier.json` and `classifier.safetensors`, its linear head.
+
+    tilt run goal=[gold]
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from stages.errors import BadInput
+from stages.language_model import require_model_folder
+from stages.learn.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.trainer import Module, fit, length_batches, seeded
+from stages.records import Example, Prompt
+from stages.reward import judged_text
+from stages.runtime import Runtime
+
+
+def load_encoder(folder: Path, device: str, field: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of an encoder folder, fp32. Raises BadInput where the folder is not complete."""
+    from transformers import AutoModel, AutoTokenizer
+
+    require_model_folder(folder, field)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    return model.to(device).eval(), tokenizer
+
+
+class Scorer(nn.Module):
+    """Encoder, mean over the tokens, one linear output: the logit of "good"."""
+
+    def __init__(self, encoder: nn.Module, size: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(size, 1)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits (b,) of token ids and mask (b, S)."""
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state  # (b, S, D)
+        weight = mask[..., None].to(states.dtype)
+        pooled = (states * weight).sum(1) / weight.sum(1)  # (b, D)
+        return self.head(pooled).squeeze(-1)  # (b,)
+
+    @torch.inference_mode()
+    def logits(self, encoded: Sequence[Sequence[int]], rows: int) -> np.ndarray:
+        """(N,) float64, in batches of like length."""
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        found = np.zeros(len(encoded))
+        for start in range(0, len(order), rows):
+            batch = order[start : start + rows]
+            found[batch] = self(*_padded([encoded[i] for i in batch], self.head.weight.device)).double().cpu().numpy()
+        return found
+
+
+def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, (b, S) each, padded on the right."""
+    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
+
+
+class _Training(Module):
+    def __init__(self, scorer: Scorer, encoded: list[list[int]], labels: np.ndarray, learning_rate: float) -> None:
+        super().__init__(learning_rate=learning_rate, weight_decay=0.01)
+        self.scorer = scorer
+        self.encoded = encoded
+        self.labels = torch.from_numpy(labels).float()
+
+    def loss(self, indices: list[int]) -> torch.Tensor:
+        ids, mask = _padded([self.encoded[i] for i in indices], self.device)
+        return F.binary_cross_entropy_with_logits(self.scorer(ids, mask), self.labels[indices].to(self.device))
+
+
+@dataclass
+class Classifier:
+    """Binary cross-entropy on all weights but the word embeddings, without dropout."""
+
+    examples: Path
+    """Payload of stage `prompts`: `examples.parquet`."""
+    encoder: Path
+    """Folder of the sentence encoder."""
+    part: str = "gold"
+    heldout: str = "gold_heldout"
+    epochs: float = 1.0
+    learning_rate: float = 1e-4
+    batch_size: int = 32
+    """Texts in one optimiser step."""
+    max_tokens: int = 64
+    """Longer texts are cut."""
+    seed: int = 0
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def run(self, out: Path) -> None:
+        """Raises BadInput on an incomplete encoder folder, an empty part, or labels that are all the same."""
+        train, heldout = read_parts(self.examples, self.part, self.heldout)
+        encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
+
+        def encode(examples: list[Example]) -> list[list[int]]:
+            texts = [example.text for example in examples]
+            return list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
+
+        encoded = encode(train)
+        encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
+        with seeded(self.seed):
+            scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
+            batches = length_batches([len(ids) for ids in encoded], self.batch_size, self.epochs, self.seed)
+            fit(_Training(scorer, encoded, binary_labels(train), self.learning_rate), batches, self.runtime)
+        scorer.eval()
+        logits = scorer.logits(encode(heldout), self.runtime.rows)
+        encoder.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+        head = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.head.state_dict().items()}
+        save_file(head, out / "classifier.safetensors")
+        (out / "classifier.json").write_text(json.dumps({"max_tokens": self.max_tokens}) + "\n", encoding="utf-8")
+        metrics = heldout_metrics(logits, heldout, len(train))
+        self.runtime.metrics(metrics | {"steps": float(len(batches))})
+
+
+@dataclass
+class ClassifierReward:
+    """Logit of the classifier, on opening + response."""
+
+    folder: Path
+    """Payload of stage `classifier`."""
+    device: str = "cpu"
+
+    @cached_property
+    def _model(self) -> tuple[Scorer, Any, int]:
+        folder = Path(self.folder)
+        if not (folder / "classifier.json").is_file():
+            raise BadInput("folder", f"{folder} holds no classifier.json; train it with stage `classifier`")
+        encoder, tokenizer = load_encoder(folder, self.device, "folder")
+        scorer = Scorer(encoder, int(encoder.config.hidden_size))
+        scorer.head.load_state_dict(load_file(folder / "classifier.safetensors"))
+        settings = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        return scorer.to(self.device).eval(), tokenizer, int(settings["max_tokens"])
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        """(N,) float64, log p(good) − log p(bad)."""
+        scorer, tokenizer, max_tokens = self._model
+        if not len(responses):
+            return np.zeros(0)
+        texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
+        return scorer.logits(tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"], rows=64)

@@ -1,0 +1,63 @@
+"""Hidden states of one layer of a frozen language model: what probes and value heads read.
+
+The model is cut above the layer, so that nothing is computed that is not read. Sequences go through sorted by length
+and padded on the right under a causal mask: a state does not depend on what shares its batch, up to rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from stages.errors import BadInput
+from stages.language_model import load_model, load_tokenizer
+
+
+class Trunk:
+    """A causal LM up to `layer`, an index into `hidden_states`: 0 embeddings, n after the last layer's final norm."""
+
+    def __init__(self, folder: Path, *, layer: int, dtype: str, device: str, field: str = "model") -> None:
+        self.tokenizer = load_tokenizer(folder, field)
+        model: Any = load_model(folder, dtype=dtype, device=device, field=field).base_model
+        layers = int(model.config.num_hidden_layers)
+        if not 0 <= layer <= layers:
+            raise BadInput("layer", f"{layer} is no layer of {folder}; it has hidden states 0 to {layers}")
+        self.layer = layer
+        self.size = int(model.config.hidden_size)
+        self.device = device
+        # One layer more than is read: the very last entry of `hidden_states` has gone through the final norm.
+        for module in model.modules():
+            if layer < layers and isinstance(module, nn.ModuleList) and len(module) == layers:
+                del module[layer + 1 :]
+        self.model = model
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text that stands alone, after BOS (or EOS): so an empty text has a state too."""
+        tokenizer = self.tokenizer
+        start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        ids = cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [cast(int, start), *ids]
+
+    @torch.inference_mode()
+    def states(self, sequences: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yields (index, states) of every sequence, shortest first; states are (its length, D), fp32, on the CPU."""
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        for start in range(0, len(order), rows):
+            batch = order[start : start + rows]
+            longest = len(sequences[batch[-1]])
+            ids = torch.zeros(len(batch), longest, dtype=torch.long)  # (b, S), padded with an id that is masked
+            mask = torch.zeros_like(ids)
+            for row, index in enumerate(batch):
+                ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
+                mask[row, : len(sequences[index])] = 1
+            output = self.model(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                output_hidden_states=True,
+                use_cache=False,
+            )
+            hidden = output.hidden_states[self.layer].float().cpu()  # (b, S, D)
+            for row, index in enumerate(batch):
+                yield index, hidden[row, : len(sequences[index])].clone()

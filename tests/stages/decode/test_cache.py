@@ -1,0 +1,147 @@
+"""The cache against fresh forwards: left padding, candidates, keep, select, refill and moves; several attentions."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+from stages.decode.policy import Policy
+
+TOLERANCE = 1e-5
+
+
+def variant(name: str, folder: Path) -> Policy:
+    """The tiny Llama with either attention; Mistral: one window of 4 everywhere; Qwen3: a window in one layer of 3."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if name in ("sdpa", "eager"):
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=name)
+        return Policy(folder, model.eval(), tokenizer, "policy.folder")
+    from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+    size = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    torch.manual_seed(0)
+    if name == "mistral":
+        model = MistralForCausalLM(MistralConfig(**size, sliding_window=4))
+    else:
+        kinds = ["full_attention", "sliding_attention", "full_attention"]
+        config = Qwen3Config(**size, use_sliding_window=True, sliding_window=4, layer_types=kinds)
+        model = Qwen3ForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return Policy(folder, model.eval(), tokenizer, "policy.folder")
+
+
+@pytest.fixture(scope="module", params=["sdpa", "eager", "mistral", "qwen3"])
+def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
+    return variant(request.param, tiny_model)
+
+
+def fresh(policy: Policy, ids: list[int], layer: int) -> tuple[Tensor, Tensor]:
+    """Last token's logits (V,) and hidden_states[layer] (D,), from the whole sequence without any cache."""
+    out = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
+    return out.logits[0, -1], out.hidden_states[layer][0, -1]
+
+
+def assert_step_is_fresh(policy: Policy, prefixes: list[list[int]], ids: Tensor, cache, layer: int) -> None:
+    """Every candidate's logits and hidden state equal those of a fresh forward over prefix + candidate."""
+    out = policy.step(ids, cache, layer)
+    logits = policy.logits(out.last)
+    for row, prefix in enumerate(prefixes):
+        for column, token in enumerate(ids[row].tolist()):
+            expected_logits, expected_hidden = fresh(policy, [*prefix, token], layer)
+            assert (logits[row, column] - expected_logits).abs().max() <= TOLERANCE * expected_logits.abs().max()
+            assert (out.read[row, column] - expected_hidden).abs().max() <= TOLERANCE * expected_hidden.abs().max()
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+@torch.inference_mode()
+def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> None:
+    policy, draw = any_policy, torch.Generator().manual_seed(layer)
+
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(3, policy.vocabulary, shape, generator=draw)
+
+    a, b, c = tokens(7).tolist(), tokens(2).tolist(), tokens(11).tolist()
+    cache = policy.cache(rows=4, capacity=24)
+    source, out = policy.prefill([a, b], layer)
+    for row, prompt in enumerate((a, b)):
+        logits, hidden = fresh(policy, prompt, layer)
+        assert torch.allclose(policy.logits(out.last[row, 0]), logits, atol=TOLERANCE * float(logits.abs().max()))
+        assert torch.allclose(out.read[row, 0], hidden, atol=TOLERANCE * float(hidden.abs().max()))
+    cache.settle(7)
+    cache.enter(source, [0, 1, 1])  # two samples of b
+    prefixes = [list(a), list(b), list(b)]
+
+    def step(width: int) -> None:
+        ids = tokens(len(prefixes), width)
+        assert_step_is_fresh(policy, prefixes, ids, cache, layer)
+        chosen = torch.randint(width, (len(prefixes),), generator=draw)
+        cache.keep(chosen)
+        for row, prefix in enumerate(prefixes):
+            prefix.append(int(ids[row, chosen[row]]))
+
+    step(5)
+    step(1)
+    cache.select([2, 1])  # the first row has finished, the last fills its place
+    prefixes = [prefixes[2], prefixes[1]]
+    step(3)
+    source, _ = policy.prefill([c], layer)
+    cache.settle(max(cache.longest(), len(c)))  # to the right: 5 tokens so far, the new prompt has 11
+    cache.enter(source, [0])
+    prefixes.append(list(c))
+    step(4)
+    cache.select([0, 1])
+    prefixes.pop()
+    assert cache.longest() == 6  # 2 + 1 + 1 + 1 + 1: padding has piled up on the left
+    cache.settle(6)
+    step(4)
+    step(1)
+
+
+@torch.inference_mode()
+def test_a_prompt_longer_than_the_rows_that_enter_does_not_disturb_them(policy: Policy) -> None:
+    """One prefill of a long and a short prompt; only the short one enters, where the long one would not fit."""
+    long, short = list(range(3, 14)), [20, 21]
+    source, _ = policy.prefill([long, short], None)
+    cache = policy.cache(rows=1, capacity=8)
+    cache.settle(2)
+    cache.enter(source, [1])
+    assert_step_is_fresh(policy, [short], torch.tensor([[30, 31, 32]]), cache, 3)
+
+
+@torch.inference_mode()
+def test_select_may_permute_and_repeat_rows(policy: Policy) -> None:
+    """What a chunk boundary of a search with several beams needs."""
+    rows = [[5, 6, 7], [8, 9], [10]]
+    source, _ = policy.prefill(rows, None)
+    cache = policy.cache(rows=3, capacity=8)
+    cache.settle(3)
+    cache.enter(source, [0, 1, 2])
+    cache.select([1, 0, 0])
+    assert_step_is_fresh(policy, [rows[1], rows[0], rows[0]], torch.tensor([[30, 31]] * 3), cache, 3)
+
+
+def test_logits_that_are_changed_after_the_head_are_refused(tiny_model: Path) -> None:
+    from stages.errors import BadInput
+
+    class Capped(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            out = super().forward(*args, **kwargs)
+            out.logits = torch.tanh(out.logits)
+            return out
+
+    model = Capped.from_pretrained(tiny_model).eval()
+    with pytest.raises(BadInput, match=r"policy\.folder: .*logits after the head"):
+        Policy(tiny_model, model, AutoTokenizer.from_pretrained(tiny_model), "policy.folder")

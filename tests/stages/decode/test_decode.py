@@ -1,0 +1,145 @@
+"""The stage `decode`, end to end on the tiny model."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stages.decode.decode import Decode
+from stages.decode.guides import ScalarValue
+from stages.decode.policy import CausalLM
+from stages.decode.sampling import Sampling
+from stages.decode.search import BestOf
+from stages.errors import BadInput
+from stages.records import Generation, Prompt, read, write
+from stages.runtime import Runtime
+
+
+class Vowels:
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        return np.array([sum(text.count(v) for v in "aeiou") for text in responses], dtype=float)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    parts = ["train", "test", "validation", "test"]
+    texts = ["the cast is", "a dull", "loud and empty", "small and true and"]
+    records = [
+        Prompt(id=f"p{i}", part=part, text=text) for i, (part, text) in enumerate(zip(parts, texts, strict=True))
+    ]
+    write(tmp_path / "prompts.parquet", Prompt, records)
+    return tmp_path
+
+
+@pytest.fixture
+def stage(folder: Path, tiny_model: Path):  # type: ignore[no-untyped-def]
+    def build(**fields: Any) -> Decode:
+        defaults: dict[str, Any] = {
+            "prompts": folder,
+            "parts": ["test"],
+            "policy": CausalLM(tiny_model),
+            "method": "base",
+            "settings": {},
+            "sampling": Sampling(max_new_tokens=5),
+        }
+        return Decode(**{**defaults, **fields})
+
+    return build
+
+
+def generations(stage: Decode, out: Path) -> list[Generation]:
+    out.mkdir(exist_ok=True)
+    stage.run(out)
+    return read(out / "generations.parquet", Generation)
+
+
+def test_base(stage, tmp_path: Path) -> None:
+    told: dict[str, float] = {}
+    runtime = Runtime(metrics=told.update)
+    rows = generations(stage(samples=3, runtime=runtime), tmp_path / "out")
+    assert [(row.prompt_id, row.sample) for row in rows] == [(p, s) for p in ("p1", "p3") for s in range(3)]
+    assert all(row.kl == 0 and row.kl_kind == "exact" and row.logprob == row.base_logprob for row in rows)
+    assert all(row.part == "test" and row.seconds > 0 and row.flops > 0 for row in rows)
+    length = sum(len(row.token_ids) for row in rows)
+    assert told["length"] == length / 6
+    assert told["tokens_per_second"] == pytest.approx(length / sum(row.seconds for row in rows))
+    assert told["finished"] == sum(row.finished for row in rows) / 6
+    assert told["kl"] == 0
+
+
+def test_vas(stage, head: Path, tmp_path: Path) -> None:
+    guide = ScalarValue(head, beta=3.0, k=6)
+    rows = generations(stage(guide=guide, method="vas", settings={"k": 6, "beta": 3.0}), tmp_path / "out")
+    assert all(row.kl > 0 and row.kl_kind == "exact" and row.method == "vas" for row in rows)
+    assert rows[0].settings == '{"beta": 3.0, "k": 6}'
+    assert json.loads(rows[0].settings) == {"k": 6, "beta": 3.0}
+
+
+def test_best_of_n_returns_the_best_of_the_bases_samples(stage, tmp_path: Path) -> None:
+    base = generations(stage(samples=4), tmp_path / "base")
+    best = generations(stage(search=BestOf(4, Vowels()), method="bon"), tmp_path / "bon")
+    for row in best:
+        of = [b for b in base if b.prompt_id == row.prompt_id]
+        rewards = Vowels().score([], [b.text for b in of])
+        assert row.text == of[int(rewards.argmax())].text
+        assert row.tokens == sum(b.tokens for b in of)
+        assert (row.kl, row.kl_kind) == (pytest.approx(math.log(4) - 0.75), "bound")
+
+
+def test_best_of_one_is_the_base(stage, tmp_path: Path) -> None:
+    base = generations(stage(samples=2), tmp_path / "base")
+    one = generations(stage(samples=2, search=BestOf(1, Vowels())), tmp_path / "bon")
+    assert [row.token_ids for row in one] == [row.token_ids for row in base]
+    assert all(row.kl == 0 for row in one)
+
+
+def test_a_second_output_of_best_of_n_uses_other_samples(stage, tmp_path: Path) -> None:
+    """Output s of Best-of-2 is chosen from samples 2s and 2s + 1."""
+    base = generations(stage(samples=4), tmp_path / "base")
+    best = generations(stage(samples=2, search=BestOf(2, Vowels())), tmp_path / "bon")
+    for row in best:
+        allowed = [b.token_ids for b in base if b.prompt_id == row.prompt_id and b.sample // 2 == row.sample]
+        assert row.token_ids in allowed
+
+
+def test_kl_is_not_claimed_where_there_is_no_closed_form(stage, head: Path, tmp_path: Path) -> None:
+    guide = ScalarValue(head, k=4)
+    both = generations(stage(guide=guide, search=BestOf(2, Vowels())), tmp_path / "both")
+    greedy = generations(stage(guide=guide, sampling=Sampling(greedy=True, max_new_tokens=3)), tmp_path / "greedy")
+    assert all(math.isnan(row.kl) and row.kl_kind == "none" for row in [*both, *greedy])
+
+
+def test_rows_and_progress_change_nothing(stage, head: Path, tmp_path: Path) -> None:
+    guide = ScalarValue(head, beta=2.0, k=4)
+    one = generations(stage(guide=guide, samples=3, runtime=Runtime(rows=1)), tmp_path / "one")
+    many = generations(stage(guide=guide, samples=3, runtime=Runtime(rows=64)), tmp_path / "many")
+    assert [row.token_ids for row in one] == [row.token_ids for row in many]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"parts": ["gold"]}, "parts"),
+        ({"parts": []}, "parts"),
+        ({"samples": 0}, "samples"),
+        ({"sampling": Sampling(temperature=0.0)}, "sampling.temperature"),
+        ({"sampling": Sampling(max_new_tokens=300)}, "prompts"),
+        ({"search": BestOf(0, Vowels())}, "search.n"),
+        ({"prompts": Path("nowhere")}, "prompts"),
+        ({"policy": CausalLM(Path("nowhere"))}, "policy.folder"),
+    ],
+)
+def test_bad_input_is_named(stage, tmp_path: Path, fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(BadInput) as error:
+        stage(**fields).run(tmp_path)
+    assert error.value.field == field
+    assert "\n" not in error.value.problem
+
+
+def test_too_many_candidates_are_refused(stage, head: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"guide\.k: 60000 candidates, but the vocabulary has"):
+        stage(guide=ScalarValue(head, k=60000)).run(tmp_path)

@@ -1,0 +1,84 @@
+"""Best-of-N: which sample is returned, what it costs, and its bound on KL."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from stages.decode.engine import Response
+from stages.decode.search import BestOf
+from stages.errors import BadInput
+from stages.records import Prompt
+
+PROMPTS = [Prompt(id=name, part="test", text=name) for name in ("a", "b")]
+
+
+class Length:
+    """Longer is better."""
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        assert [prompt.id for prompt in prompts] == ["a"] * 4 + ["b"] * 4
+        return np.array([len(text) for text in responses], dtype=float)
+
+
+class Broken:
+    def __init__(self, error: BadInput | None = None) -> None:
+        self.error = error
+
+    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+        if self.error is not None:
+            raise self.error
+        return np.array([math.nan if i == 5 else 0.0 for i in range(len(responses))])
+
+
+def rows() -> list[Response]:
+    texts = ["x", "xxx", "xx", "xx", "xx", "x", "", "x"]
+    return [
+        Response(
+            i // 4, i % 4, text=text, logprob=-1.0 - i, base_logprob=-1.0 - i, tokens=10 + i, flops=2.0, seconds=0.5
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_the_best_of_each_group_is_returned_the_first_of_equals() -> None:
+    # two outputs a prompt, two samples each: (x, xxx), (xx, xx) | (xx, x), ("", x)
+    chosen = BestOf(2, Length()).choose(PROMPTS, rows())
+    assert [(row.prompt, row.sample, row.text) for row in chosen] == [
+        (0, 0, "xxx"),
+        (0, 1, "xx"),
+        (1, 0, "xx"),
+        (1, 1, "x"),
+    ]
+    assert [row.base_logprob for row in chosen] == [-2, -3, -5, -8]
+
+
+def test_every_sample_costs() -> None:
+    first = BestOf(4, Length()).choose(PROMPTS, rows())[0]
+    assert (first.tokens, first.flops, first.seconds) == (10 + 11 + 12 + 13, 8.0, 2.0)
+    assert math.isnan(first.logprob)
+
+
+def test_one_sample_is_the_base() -> None:
+    assert BestOf(1, Length()).choose(PROMPTS, rows()) == rows()
+
+
+def test_kl_bound() -> None:
+    assert BestOf(16, Length()).kl() == pytest.approx(1.835, abs=5e-4)  # 2.7726 − .9375
+    assert BestOf(1, Length()).kl() == 0
+
+
+def test_a_reward_that_is_not_finite_is_named() -> None:
+    with pytest.raises(FloatingPointError, match=r"Broken: reward is not finite for prompt 'b', sample 1"):
+        BestOf(2, Broken()).choose(PROMPTS, rows())
+
+
+def test_what_the_reward_refuses_is_named_under_the_search() -> None:
+    with pytest.raises(BadInput, match=r"search\.reward\.folder: no probe"):
+        BestOf(2, Broken(BadInput("folder", "no probe"))).choose(PROMPTS, rows())
+
+
+def test_no_sample_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"search\.n: 0 is not a positive number"):
+        BestOf(0, Length()).check()

@@ -1,0 +1,171 @@
+"""The value stage: which states it reads, what it learns, what it stores, and what it refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stages import records
+from stages.errors import BadInput
+from stages.language_model import load_model, load_tokenizer
+from stages.learn.value import TrainValue, heldout_quality
+from stages.learn.value_model import ValueHead, fingerprint
+from stages.records import Labelled, Prompt
+from stages.runtime import Runtime
+
+EOS = 2
+GOOD, BAD = 270, 280
+"""Two tokens of the tiny vocabulary; the toy reward is the share of GOOD ones."""
+
+
+def toy_labels(folder: Path, change: Callable[[int, float], float] = lambda i, r: r, finished: bool = True) -> Path:
+    """20 prompts with 12 random responses of 2 to 7 tokens each; proxy = share of GOOD, other = 10 − proxy."""
+    generator = np.random.default_rng(0)
+    prompts = [Prompt(id=f"p{i:02}", part="train", text="the film " * (1 + i % 3)) for i in range(20)]
+    rollouts = []
+    for i in range(240):
+        ids = [int(token) for token in generator.choice([GOOD, BAD], size=generator.integers(1, 7))]
+        reward = change(i, ids.count(GOOD) / len(ids))
+        rollouts.append(
+            Labelled(
+                prompt_id=prompts[i % 20].id,
+                sample=i // 20,
+                token_ids=[*ids, EOS] if finished else ids,
+                text="",
+                logprob=-1.0,
+                finished=finished,
+                part="train",
+                rewards={"proxy": reward, "other": 10 - reward},
+            )
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write(folder / "prompts.parquet", Prompt, prompts)
+    records.write(folder / "labels.parquet", Labelled, rollouts)
+    return folder
+
+
+def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None, **fields) -> ValueHead:
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {"layer": 2, "epochs": 20, "learning_rate": 1e-2, "batch_size": 16, "dtype": "float32", "heldout": 0.25}
+    stage = TrainValue(
+        labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **(settings | fields)
+    )
+    stage.run(out)
+    return ValueHead.load(out)
+
+
+@pytest.fixture(scope="session")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_labels(tmp_path_factory.mktemp("labels"))
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_learns_what_the_rest_of_the_response_will_pay(
+    tmp_path: Path, labels: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]], head: str
+):
+    train(labels, tiny_model, tmp_path, figures[0], head=head)
+    figure = figures[1]
+    assert figure["explained_variance_end"] > 0.6
+    assert figure["rank_correlation_end"] > 0.8
+    assert figure["rank_correlation_middle"] > 0.3
+    assert abs(figure["explained_variance_start"]) < 0.3  # nothing is known before the first token
+    assert (figure["rollouts"], figure["heldout_rollouts"], figure["truncated"]) == (180, 60, 0)
+
+
+def test_the_state_after_eos_is_trained(tmp_path: Path, tiny_model: Path, labels: Path):
+    # With one λ-return per state and the states after EOS among them, V(s ⊕ EOS) follows the reward.
+    model = train(labels, tiny_model, tmp_path)
+    trunk = load_model(tiny_model, dtype="float32", device="cpu")
+    start = list(load_tokenizer(tiny_model)("the film ")["input_ids"])
+    values = []
+    for ids in ([GOOD, GOOD, GOOD, EOS], [BAD, BAD, BAD, EOS]):
+        hidden = trunk(input_ids=torch.tensor([start + ids]), output_hidden_states=True).hidden_states[model.layer]
+        values.append(float(model(hidden[0, -1])))
+    assert values[0] > 0.8
+    assert values[1] < -0.8
+
+
+def test_the_model_keeps_its_trunk_and_the_training_rewards_mean_and_deviation(
+    tmp_path: Path, labels: Path, tiny_model: Path
+):
+    model = train(labels, tiny_model, tmp_path, rewards=["other", "proxy"], epochs=1)
+    assert model.rewards == ("other", "proxy")
+    assert model.trunk == fingerprint(tiny_model)
+    # other = 10 − proxy: the means add up to 10, the deviations are the same
+    assert float(model.mean.sum()) == pytest.approx(10, abs=1e-4)
+    assert float(model.sd[0]) == pytest.approx(float(model.sd[1]), abs=1e-5)
+
+
+def test_values_of_opposite_rewards_are_opposite(tmp_path: Path, labels: Path, tiny_model: Path):
+    model = train(labels, tiny_model, tmp_path, rewards=["other", "proxy"])
+    values = model(torch.randn(50, 32, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(values[:, 0], -values[:, 1], atol=1e-3)
+
+
+def test_batch_rows_change_nothing_and_a_seed_fixes_everything(tmp_path: Path, labels: Path, tiny_model: Path):
+    hidden = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    a = train(labels, tiny_model, tmp_path / "a", Runtime(rows=3), epochs=2)(hidden)
+    b = train(labels, tiny_model, tmp_path / "b", Runtime(rows=100), epochs=2)(hidden)
+    c = train(labels, tiny_model, tmp_path / "c", Runtime(rows=100), epochs=2, seed=1)(hidden)
+    assert torch.allclose(a, b, atol=1e-4)
+    assert not torch.allclose(a, c, atol=1e-3)
+
+
+def test_rollouts_that_were_all_cut_are_trained_and_counted(
+    tmp_path: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]]
+):
+    train(toy_labels(tmp_path / "cut", finished=False), tiny_model, tmp_path / "out", figures[0])
+    assert figures[1]["truncated"] == 1
+    assert figures[1]["explained_variance_end"] > 0.6
+
+
+def test_quality_by_hand():
+    # An untrained head says 0 everywhere: it explains nothing and ranks nothing.
+    model = ValueHead(size=2, rewards=["a"], layer=0)
+    states = [torch.zeros(3, 2), torch.ones(2, 2)]
+    found = heldout_quality(model, states, torch.tensor([[1.0], [-1.0]]), ["a"])
+    assert found["explained_variance"] == 0
+    assert np.isnan(found["rank_correlation_end"])
+    # V = first feature: 0 everywhere for r = 1, 1 everywhere for r = −1. By state r − V = (1, 1, 1, −2, −2):
+    # Var(r) = .96 and Var(r − V) = 2.16, so 1 − 2.25 = −1.25; the ranking is the wrong way round.
+    with torch.no_grad():
+        model.last.weight.copy_(torch.tensor([[1.0, 0.0]]))
+    found = heldout_quality(model, states, torch.tensor([[1.0], [-1.0]]), ["a"])
+    assert found["explained_variance"] == pytest.approx(-1.25)
+    assert found["rank_correlation_start"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"rewards": ["gold"]}, r"^rewards: the labels have no reward 'gold'; they have: other, proxy"),
+        ({"rewards": []}, r"^rewards: no reward is named"),
+        ({"layer": 9}, r"^layer: 9 is no layer"),
+        ({"head": "tree"}, r"^head: 'tree'"),
+        ({"td_lambda": 1.2}, r"^td_lambda: 1.2 is not between"),
+        ({"heldout": 1.0}, r"^heldout: 1.0 is no share"),
+    ],
+)
+def test_bad_settings_are_one_line(tmp_path: Path, labels: Path, tiny_model: Path, fields: dict, message: str):
+    with pytest.raises(BadInput, match=message):
+        train(labels, tiny_model, tmp_path, **fields)
+
+
+def test_a_reward_with_one_value_is_refused(tmp_path: Path, tiny_model: Path):
+    with pytest.raises(BadInput, match=r"^labels: reward 'proxy' has one value"):
+        train(toy_labels(tmp_path / "in", lambda i, r: 1.0), tiny_model, tmp_path / "out")
+
+
+def test_a_reward_that_is_nan_names_the_rollout(tmp_path: Path, tiny_model: Path):
+    folder = toy_labels(tmp_path / "in", lambda i, r: float("nan") if i == 25 else r)
+    with pytest.raises(BadInput, match=r"^labels: reward 'proxy' is nan for sample 1 of prompt 'p05'"):
+        train(folder, tiny_model, tmp_path / "out")
+
+
+def test_no_rollouts_are_refused(tmp_path: Path, tiny_model: Path):
+    records.write(tmp_path / "labels.parquet", Labelled, [])
+    records.write(tmp_path / "prompts.parquet", Prompt, [])
+    with pytest.raises(BadInput, match=r"^labels: there are no labelled rollouts"):
+        train(tmp_path, tiny_model, tmp_path / "out")
