@@ -27,7 +27,7 @@ from hydra_plugins.tilt.launcher import GraphLauncher, register_launcher
 from hydra_plugins.tilt.sweeper import BlockSweeper, register_sweeper
 from pipeline.config import nearest, register_resolvers
 from pipeline.errors import UsageError
-from pipeline.graph import Point
+from pipeline.points import Point
 from pipeline.verbs import VERBS
 
 INTERRUPTED = 130
@@ -74,7 +74,7 @@ def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
 
     def point(config: DictConfig) -> int:
         try:
-            return many([Point("", config)], Path(HydraConfig.get().runtime.output_dir))
+            return many([Point.of(config)], Path(HydraConfig.get().runtime.output_dir))
         except UsageError as error:  # raised here, Hydra would print a line of its own before ours
             refused.append(error)
             return 2

@@ -88,9 +88,12 @@ def bounded(
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 
-def check(config: DictConfig) -> None:
-    """Holds every value under a schema against the schema's bounds. Raises UsageError naming the first that fails."""
-    for path, kind, node in _schemas(config, ""):
+def check(config: DictConfig, only: str = "") -> None:
+    """Holds values under schemas against the schemas' bounds: all, or those on the way to and below the key `only`.
+
+    Raises UsageError naming the first that fails.
+    """
+    for path, kind, node in _schemas(config, "", only):
         for f in dataclasses.fields(kind):
             rule = f.metadata.get("rule")
             if rule and not OmegaConf.is_missing(node, f.name) and node[f.name] is not None:
@@ -100,7 +103,7 @@ def check(config: DictConfig) -> None:
                         raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}")
 
 
-def _schemas(node: Any, path: str) -> Iterator[tuple[str, Any, DictConfig]]:
+def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     kind = OmegaConf.get_type(node)
@@ -108,8 +111,9 @@ def _schemas(node: Any, path: str) -> Iterator[tuple[str, Any, DictConfig]]:
         yield path, kind, node
     for key in node:
         child = node._get_node(key)
-        if isinstance(child, DictConfig):
-            yield from _schemas(child, f"{path}.{key}" if path else str(key))
+        below = f"{path}.{key}" if path else str(key)
+        if isinstance(child, DictConfig) and (not only or below.startswith(only) or only.startswith(f"{below}.")):
+            yield from _schemas(child, below, only)
 
 
 def _holds(rule: dict[str, Any], value: Any) -> bool:

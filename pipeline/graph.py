@@ -7,29 +7,18 @@ becomes the list of all of them.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from pipeline.code import code_of
-from pipeline.config import FILE, STAGE, config_key, nearest, resolved
+from pipeline.config import FILE, STAGE, config_key, nearest
 from pipeline.errors import UsageError
 from pipeline.keys import digest, file_digest, preimage
+from pipeline.points import Point
 
 COMPARE = "compare"
-
-
-@dataclass
-class Point:
-    """One point of a sweep: a composed configuration and what tells it from the others."""
-
-    label: str
-    config: DictConfig
-    stages: dict[str, str] = field(default_factory=dict)
-    """Key by instance name, filled while the graph is built."""
 
 
 @dataclass
@@ -63,12 +52,15 @@ class Graph:
         self.nodes: dict[str, Node] = {}
         self.goals: list[str] = []
         self._files: dict[str, str] = {}
+        self._references: dict[int, list[str]] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+        self._code: dict[int, str] = {}
         self.naive = 0
         for point in self.points:
-            goals = resolved(point.config, "goal")
+            goals = point.resolve("goal")
             for name in [g for g in goals if g != COMPARE]:
                 self._goal(self._expand(point, name, ()))
-        if any(COMPARE in resolved(point.config, "goal") for point in self.points):
+        if any(COMPARE in point.resolve("goal") for point in self.points):
             self._goal(self._compare())
         self.naive = sum(len(point.stages) for point in self.points)
         order = TopologicalSorter({key: set(node.inputs.values()) for key, node in self.nodes.items()}).static_order()
@@ -94,28 +86,28 @@ class Graph:
             return point.stages[name]
         if name in path:
             raise UsageError(f"stages.{name}: refers to itself ({' → '.join([*path, name])})")
-        stages = point.config.stages
-        if name not in stages:
-            raise UsageError(f"goal: there is no stage '{name}' in stages{nearest(name, list(stages))}")
-        if OmegaConf.select(point.config, f"stages.{name}") is None:
+        if name not in point.stage_names:
+            raise UsageError(f"goal: there is no stage '{name}' in stages{nearest(name, list(point.stage_names))}")
+        config = point.resolve(f"stages.{name}")
+        if config is None:
             return None  # a slot that this configuration leaves empty
-        config = resolved(point.config, f"stages.{name}")
-        inputs: dict[str, str] = {}
-
-        def link(upstream: str) -> str | None:
-            key = self._expand(point, upstream, (*path, name))
-            if key:
-                inputs[upstream] = key
-            return key
-
-        key = self._add(point, name, _follow(config, link), inputs)
-        point.stages[name] = key
-        return key
+        # points share resolved configurations: the same one over the same inputs is the same node
+        if id(config) not in self._references:
+            self._references[id(config)] = list(_references(config))
+        keys = {upstream: self._expand(point, upstream, (*path, name)) for upstream in self._references[id(config)]}
+        same = (name, id(config), *keys.values())
+        if same in self._known:
+            self.nodes[self._known[same]].points.append(point)
+        else:
+            inputs = {upstream: key for upstream, key in keys.items() if key}
+            self._known[same] = self._add(point, name, _follow(config, keys.get), inputs)
+        point.stages[name] = self._known[same]
+        return point.stages[name]
 
     def _compare(self) -> str:
         first = self.points[0]
-        config = resolved(first.config, COMPARE)
-        entries: list[Any] = []
+        config = first.resolve(COMPARE)
+        entries: dict[str, Any] = {}
         inputs: dict[str, str] = {}
         for point in self.points:
 
@@ -125,10 +117,9 @@ class Graph:
                     inputs[f"{upstream} of {point.label}"] = key
                 return key
 
-            entry = _follow(resolved(point.config, f"{COMPARE}.points"), link)
-            if entry not in entries:
-                entries.append(entry)
-        key = self._add(first, COMPARE, config | {"points": entries}, inputs)
+            entry = _follow(point.resolve(f"{COMPARE}.points"), link)
+            entries.setdefault(json.dumps(entry, sort_keys=True, default=str), entry)
+        key = self._add(first, COMPARE, config | {"points": list(entries.values())}, inputs)
         self.nodes[key].points = self.points
         return key
 
@@ -140,9 +131,11 @@ class Graph:
             code = code_of(config)
         except (ModuleNotFoundError, SyntaxError) as error:
             raise UsageError(f"{config_key(point.config, f'{where}._target_')}: {error}") from error
+        if id(code) not in self._code:  # `code_of` returns the same mapping for the same targets
+            self._code[id(code)] = digest(code)
         counted = _replace(config, lambda text: self._counted(text, point, where))
         try:
-            image = preimage(config["_target_"], counted, digest(code), list(inputs.values()))
+            image = preimage(config["_target_"], counted, self._code[id(code)], list(inputs.values()))
             key = digest(image)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {error}") from error
@@ -159,13 +152,13 @@ class Graph:
             path = text.removeprefix(FILE)
             if path not in self._files:
                 if not Path(path).exists():
-                    raise UsageError(f"{_field_of(point.config, where, text)}: {path} does not exist")
+                    raise UsageError(f"{_field_of(point, where, text)}: {path} does not exist")
                 self._files[path] = file_digest(Path(path))
             return {"$file": self._files[path]}
         return text
 
 
-def _field_of(config: DictConfig, where: str, text: str) -> str:
+def _field_of(point: Point, where: str, text: str) -> str:
     """The key of the field below `where` that holds `text`."""
 
     def find(value: Any, path: str) -> str | None:
@@ -174,7 +167,15 @@ def _field_of(config: DictConfig, where: str, text: str) -> str:
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         return next((hit for k, v in items if (hit := find(v, f"{path}.{k}"))), None)
 
-    return config_key(config, find(resolved(config, where), where) or where)
+    return config_key(point.config, find(point.resolve(where), where) or where)
+
+
+def _references(value: Any) -> dict[str, None]:
+    """Names of the stages that a configuration refers to, in order."""
+    if isinstance(value, str):
+        return {value.removeprefix(STAGE): None} if value.startswith(STAGE) else {}
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {name: None for part in inner for name in _references(part)}
 
 
 def _replace(value: Any, change: Any) -> Any:

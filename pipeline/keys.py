@@ -8,6 +8,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def file_digest(path: Path) -> str:
     return digest({str(p.relative_to(path)): file_digest(p) for p in files})
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """major.minor of the libraries whose arithmetic a result depends on."""
     found = {}

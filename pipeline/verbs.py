@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline import config as configuration
 from pipeline.errors import UsageError, no_space
 from pipeline.execute import Execution, Outcome
 from pipeline.executors import Executor, InProcess, Local
-from pipeline.graph import COMPARE, Graph, Point
+from pipeline.graph import COMPARE, Graph
 from pipeline.plan import MARK, REUSE, plan
+from pipeline.points import Point
 from pipeline.progress import Terminal, title
 from pipeline.runs import publish_links
 from pipeline.store import Store
@@ -29,7 +29,7 @@ Verb = Callable[[Sequence[Point], Path, Console, bool], int]
 
 def _opened(points: Sequence[Point]) -> tuple[Graph, Store, DictConfig]:
     for point in points:
-        configuration.check(point.config)
+        point.check()
     first = points[0].config
     return Graph(points), Store(Path(first.store).expanduser()), first
 

@@ -13,7 +13,8 @@ from conf.schema import register_schemas
 from hydra_plugins.tilt.launcher import register_launcher
 from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
 from pipeline.config import check, config_key, register_resolvers
-from pipeline.graph import Graph, Point
+from pipeline.graph import Graph
+from pipeline.points import Composition, Point
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {  # what a file leaves to its user
@@ -50,13 +51,13 @@ def choices() -> list[str]:
 def test_every_file_of_conf_is_planned(choice: str) -> None:
     config = compose("config", [choice, *NEEDED.get(choice, [])])
     check(config)
-    graph = Graph([Point("", config)])
+    graph = Graph([Point.of(config)])
     assert [graph.nodes[key].name for key in graph.goals] == ["compare"]
 
 
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_every_sweep_is_planned(sweep: str) -> None:
-    points = [Point(" ".join(p), compose("config", list(p))) for p in expand(read_blocks(sweep), {})]
+    points = [Point.of(compose("config", list(p)), " ".join(p)) for p in expand(read_blocks(sweep), {})]
     graph = Graph(points)
     assert len(points) > 1
     assert len(graph.nodes) < graph.naive
@@ -70,7 +71,7 @@ def test_every_file_opens_with_the_command_that_uses_it() -> None:
 
 def test_a_value_is_trained_only_where_the_method_asks_for_one() -> None:
     def names(*overrides: str) -> set[str]:
-        return {node.name for node in Graph([Point("", compose("config", list(overrides)))]).nodes.values()}
+        return {node.name for node in Graph([Point.of(compose("config", list(overrides)))]).nodes.values()}
 
     assert "value" in names("method=vas")
     assert "value" not in names("method=bon")
@@ -140,7 +141,30 @@ def test_modules_stay_small_and_rooms_have_names() -> None:
 
 def test_no_device_is_named_outside_of_conf() -> None:
     for path in [*(ROOT / "stages").rglob("*.py"), *(ROOT / "sweeps").rglob("*.py")]:
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            names_one = re.search(r"""["'](cpu|cuda|mps)[:\w]*["']""", line)
-            default = 'device: str = "cpu"' in line
-            assert not names_one or default, f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        lines = path.read_text().splitlines()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names_one = re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", node.value)
+                line = lines[node.lineno - 1].strip()
+                assert not names_one or 'device: str = "cpu"' in line, f"{path.relative_to(ROOT)}:{node.lineno}: {line}"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method.beta": 3.0},
+        {"method.k": 5, "sampling.temperature": 0.5},
+        {"task.parts.test.size": 9, "value.td_lambda": 1},
+        {"gold.name": "proxy"},
+        {"model.dtype": "float32", "evaluation.seed": 4},
+        {"evaluation.samples": 2},
+    ],
+)
+def test_values_laid_over_a_composition_give_the_keys_of_a_full_composition(values: dict[str, object]) -> None:
+    shared = Composition(compose("config", []))
+    before = Graph([Point("", shared)]).nodes.keys()
+    laid = Graph([Point("", shared, tuple(values.items()))]).nodes.keys()
+    full = Graph([Point.of(compose("config", [f"{key}={value}" for key, value in values.items()]))]).nodes.keys()
+    assert laid == full
+    assert laid != before
+    assert Graph([Point("", shared)]).nodes.keys() == before  # nothing of the values stays behind

@@ -3,7 +3,6 @@
 tilt run -m method=vas method.beta=1,2,4
 """
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from pipeline.errors import UsageError
-from pipeline.graph import Point
+from pipeline.points import Composition, Point
 
 
 @dataclass
@@ -48,21 +49,39 @@ class GraphLauncher(Launcher):
         setup_globals()
         returns: list[JobReturn] = []
         points: list[Point] = []
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
         shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
-        for index, overrides in enumerate(job_overrides):
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id = config.hydra.job.num = initial_job_idx + index
-            own = copy.deepcopy(config)
-            with open_dict(own):
-                del own["hydra"]
-            points.append(Point(_label([o for o in filter_overrides(overrides) if o not in shared]), own))
-            returns.append(JobReturn(overrides=overrides, cfg=own, hydra_cfg=config, task_name=config.hydra.job.name))
+        compositions: dict[tuple[str, ...], Composition] = {}
+        parsed: dict[str, tuple[str, Any] | None] = {}
+        for overrides in job_overrides:
+            for override in overrides:
+                if override not in parsed:
+                    parsed[override] = _value(parser.parse_override(override))
+            groups = tuple(override for override in overrides if parsed[override] is None)
+            if groups not in compositions:
+                config = loader.load_sweep_config(self.config, list(groups))
+                with open_dict(config):
+                    del config["hydra"]
+                compositions[groups] = Composition(config)
+            values = tuple(pair for override in overrides if (pair := parsed[override]) is not None)
+            label = _label([o for o in filter_overrides(overrides) if o not in shared])
+            points.append(Point(label, compositions[groups], values))
+            returns.append(JobReturn(overrides=overrides, cfg=compositions[groups].config, task_name="tilt"))
         HydraConfig.instance().set_config(self.config)
         code = many(points, Path(str(self.config.hydra.sweep.dir)).absolute())
         for one in returns:
             one.status, one.return_value = JobStatus.COMPLETED, code
         return returns
+
+
+def _value(override: Override) -> tuple[str, Any] | None:
+    """(key, value) of an override that only sets a value; None where it may change what is composed."""
+    key, value = override.get_key_element(), override.value()
+    plain = override.package is None and not (override.is_add() or override.is_delete() or override.is_force_add())
+    if plain and "." in key and "/" not in key and not isinstance(value, dict | list):
+        return key, str(value) if isinstance(value, QuotedString) else value
+    return None
 
 
 def _label(overrides: Sequence[str]) -> str:

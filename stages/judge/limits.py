@@ -1,0 +1,76 @@
+"""Requests and tokens a minute: a sending waits until it fits into every window of 60 seconds."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MARGIN = 1.05
+"""Windows are kept 5 % longer here: requests travel for different times, and the server counts arrivals."""
+
+
+@dataclass
+class Ticket:
+    """One sending: when it left and the tokens it counts for, worst case until `settle`."""
+
+    time: float
+    tokens: int
+
+
+class Limits:
+    """Sliding windows over what was sent. Each process keeps them for itself: share a key, divide its limits."""
+
+    def __init__(
+        self,
+        rpm: int | None = None,
+        tpm: int | None = None,
+        *,
+        window: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`rpm`, `tpm`: requests and tokens in `window` seconds; None is no limit."""
+        self.rpm, self.tpm, self.window, self._clock = rpm, tpm, window * MARGIN, clock
+        self._sent: deque[Ticket] = deque()
+        self._tokens = 0
+        self._not_before = 0.0
+        self._changed = threading.Condition()
+
+    def acquire(self, tokens: int, stopped: Callable[[], bool] = lambda: False) -> Ticket:
+        """Waits until a request of at most `tokens` tokens may leave; returns at once when `stopped()`.
+
+        A request that is larger than the whole window's tokens leaves when the window is empty.
+        """
+        with self._changed:
+            while (wait := self._wait(tokens)) > 0 and not stopped():
+                self._changed.wait(min(wait, 0.5))
+            ticket = Ticket(self._clock(), tokens)
+            if self.rpm is not None or self.tpm is not None:
+                self._sent.append(ticket)
+                self._tokens += tokens
+            return ticket
+
+    def settle(self, ticket: Ticket, tokens: int) -> None:
+        """The server counted `tokens`: what was set aside beyond that is free again."""
+        with self._changed:
+            if ticket in self._sent:
+                self._tokens += tokens - ticket.tokens
+            ticket.tokens = tokens
+            self._changed.notify_all()
+
+    def pause(self, seconds: float) -> None:
+        """The server asked for quiet: nothing leaves for so long."""
+        with self._changed:
+            self._not_before = max(self._not_before, self._clock() + seconds)
+
+    def _wait(self, tokens: int) -> float:
+        """Seconds until there is room; 0 or less: now."""
+        now = self._clock()
+        while self._sent and self._sent[0].time <= now - self.window:
+            self._tokens -= self._sent.popleft().tokens
+        quiet = self._not_before - now
+        if not self._sent:
+            return quiet
+        full = self.rpm is not None and len(self._sent) >= self.rpm
+        heavy = self.tpm is not None and self._tokens + tokens > self.tpm
+        return max(quiet, self._sent[0].time + self.window - now) if full or heavy else quiet
