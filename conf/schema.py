@@ -78,9 +78,9 @@ class Policy:
 @dataclass
 class SftPolicy(Policy):
     lora_rank: int = bounded(16, "a positive rank", least=1)
-    lora_alpha: float = bounded(16.0, "a positive scale", above=0)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
     learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
-    batch_size: int = bounded(16, "a positive number of sequences", least=1)
+    batch_size: int = bounded(8, "a positive number of sequences", least=1)
     epochs: float = bounded(1.0, "a positive number of passes", above=0)
     max_tokens: int = bounded(64, "a positive number of tokens", least=1)
     seed: int = bounded(0, "a whole number, 0 or more", least=0)

@@ -3,7 +3,9 @@
     tilt run  method=vas method.beta=2          one point
     tilt run -m sweep=demo                      a sweep, planned as one graph
     tilt plan -m sweep=demo                     what would run, and why
-    tilt status -m sweep=demo                   where every stage stands
+    tilt status -m sweep=demo                   where every stage stands (-w: keep looking)
+    tilt logs sft · tilt force sft --downstream · tilt graph --mermaid · tilt explain KEY [KEY2]
+    tilt verify [--quick] · tilt gc --keep-runs 30d --dry-run
 
 Bad input of any kind is one line and exit code 2; `--debug` or HYDRA_FULL_ERROR=1 shows the traceback instead.
 """
@@ -12,6 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import hydra
@@ -28,9 +31,14 @@ from hydra_plugins.tilt.sweeper import BlockSweeper, register_sweeper
 from pipeline.config import nearest, register_resolvers
 from pipeline.errors import UsageError
 from pipeline.points import Point
-from pipeline.verbs import VERBS
+from pipeline.store_verbs import STORE_VERBS
+from pipeline.verbs import VERBS as RUN_VERBS
+from pipeline.verbs import Request
 
 INTERRUPTED = 130
+VERBS = RUN_VERBS | STORE_VERBS
+OWN_FLAGS = ("--json", "--downstream", "--quick", "--dry-run", "--mermaid", "-w")
+OWN_VALUES = ("--keep-runs",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     traceback = "--debug" in given or os.environ.get("HYDRA_FULL_ERROR") == "1"
     given = [argument for argument in given if argument != "--debug"]
     try:
-        return _hydra(verb, [a for a in given if a != "--json"], as_json="--json" in given)
+        return _hydra(verb, given)
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
@@ -60,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
+def _hydra(verb: str, arguments: list[str]) -> int:
+    line = CommandLine.parsed(arguments)
     if (here := os.getcwd()) not in sys.path:
         sys.path.append(here)  # a reward of one's own is a file beside one's data
     register_resolvers()
@@ -80,11 +89,11 @@ def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
             return 2
 
     def many(points: Sequence[Point], folder: Path) -> int:
-        codes.append(VERBS[verb](points, folder, Console(), as_json))
+        codes.append(VERBS[verb](Request(points, folder, Console(), line.words, line.own, line.values)))
         return codes[-1]
 
     point.many = many  # type: ignore[attr-defined]
-    sys.argv = ["tilt", *flags_first(arguments)]
+    sys.argv = ["tilt", *line.hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole; how they are shown is decided in `main`
     hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(point)()
     if refused:
@@ -92,30 +101,54 @@ def _hydra(verb: str, arguments: list[str], as_json: bool) -> int:
     return max(codes, default=0)
 
 
-def flags_first(arguments: Sequence[str]) -> list[str]:
-    """Hydra's parser takes overrides in one run only; here flags and overrides may stand in any order.
+@dataclass
+class CommandLine:
+    """What follows the verb, sorted: Hydra's flags and overrides, our own flags and their values, and plain words.
 
-    >>> flags_first(["a=1", "-m", "b=2", "--config-name", "x"])
-    ['-m', '--config-name', 'x', 'a=1', 'b=2']
+    >>> line = CommandLine.parsed(["sft", "a=1", "-m", "--downstream", "b=2", "--config-name", "x"])
+    >>> line.hydra, line.words, sorted(line.own)
+    (['-m', '--config-name', 'x', 'a=1', 'b=2'], ['sft'], ['--downstream'])
     """
-    takes_value = (
-        "--config-name",
-        "-cn",
-        "--config-path",
-        "-cp",
-        "--config-dir",
-        "-cd",
-        "--cfg",
-        "-c",
-        "--package",
-        "-p",
-    )
-    flags: list[str] = []
-    overrides: list[str] = []
-    for position, argument in enumerate(arguments):
-        is_value = position > 0 and arguments[position - 1] in takes_value
-        (flags if argument.startswith("-") or is_value else overrides).append(argument)
-    return flags + overrides
+
+    hydra: list[str]
+    """Flags first: Hydra's parser takes overrides in one run only, here they may stand in any order."""
+    words: list[str]
+    own: frozenset[str]
+    values: dict[str, str]
+
+    @classmethod
+    def parsed(cls, arguments: Sequence[str]) -> "CommandLine":
+        takes_value = (
+            "--config-name",
+            "-cn",
+            "--config-path",
+            "-cp",
+            "--config-dir",
+            "-cd",
+            "--cfg",
+            "-c",
+            "--package",
+            "-p",
+        )
+        flags: list[str] = []
+        overrides: list[str] = []
+        words: list[str] = []
+        own: set[str] = set()
+        values: dict[str, str] = {}
+        before = ""
+        for argument in arguments:
+            if before in OWN_VALUES:
+                values[before] = argument
+            elif argument in OWN_FLAGS:
+                own.add(argument)
+            elif before in takes_value or (argument.startswith("-") and argument not in OWN_VALUES):
+                flags.append(argument)
+            elif "=" in argument or argument.startswith("~"):
+                overrides.append(argument)
+            elif argument not in OWN_VALUES:
+                words.append(argument)
+            before = argument
+        return cls(flags + overrides, words, frozenset(own), values)
 
 
 def one_line(error: BaseException) -> str:

@@ -57,11 +57,11 @@ def plan(graph: Graph, store: Store) -> Plan:
         if manifest:
             result.stages.append(Planned(node, REUSE, "", manifest, manifest.seconds))
             continue
-        differences = [list(_differences(node, other)) for other in past if other.stage == node.name]
+        told = [list(differences(node, other)) for other in past if other.stage == node.name]
         if store.object(key).exists():
             result.stages.append(Planned(node, STALE, "its object is damaged", None, seconds))
-        elif differences:
-            least = min(differences, key=len)
+        elif told:
+            least = min(told, key=len)
             reason = "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
             result.stages.append(Planned(node, STALE, reason, None, seconds))
         else:
@@ -69,10 +69,10 @@ def plan(graph: Graph, store: Store) -> Plan:
     return result
 
 
-def _differences(node: Node, other: Manifest) -> Iterator[str]:
-    """What tells a node's key from a published one, one phrase a difference."""
+def differences(node: Node | Manifest, other: Manifest) -> Iterator[str]:
+    """What tells a node's or a published key from another published one, one phrase a difference."""
     old, new = other.preimage, node.preimage
-    before, after = _flat(old["config"]), _flat(new["config"])
+    before, after = flat(old["config"]), flat(new["config"])
     upstream = {key: name for name, key in node.inputs.items()}
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) == after.get(path):
@@ -106,9 +106,10 @@ def _code_differences(old: Any, new: Any) -> Iterator[str]:
                 yield f"code: {module}.{name}" if name else f"code: {module} (outside of definitions)"
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested configuration as {dotted path: value}."""
     if isinstance(value, dict) and value:
-        return {k: v for key, part in value.items() for k, v in _flat(part, f"{path}.{key}" if path else key).items()}
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{path}.{key}" if path else key).items()}
     if isinstance(value, list) and value and any(isinstance(part, dict | list) for part in value):
-        return {k: v for i, part in enumerate(value) for k, v in _flat(part, f"{path}.{i}").items()}
+        return {k: v for i, part in enumerate(value) for k, v in flat(part, f"{path}.{i}").items()}
     return {path: value}

@@ -1,46 +1,81 @@
-"""What `tilt` can be asked to do with a list of points: run, plan, status. Each returns the process's exit code."""
+"""What `tilt` can be asked to do with the points of a run. Each verb returns the process's exit code.
+
+`VERBS` is the whole list; verbs that look after the store rather than run something are in `store_verbs.py`.
+"""
 
 import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import UsageError, no_space
 from pipeline.execute import Execution, Outcome
 from pipeline.executors import Executor, InProcess, Local
 from pipeline.graph import COMPARE, Graph
-from pipeline.plan import MARK, REUSE, plan
+from pipeline.plan import MARK, plan
 from pipeline.points import Point
 from pipeline.progress import Terminal, title
 from pipeline.runs import publish_links
 from pipeline.store import Store
 from pipeline.tracking import Tracking, settled
-
-Verb = Callable[[Sequence[Point], Path, Console, bool], int]
-"""(points, folder of the run, where to print, as JSON) → exit code."""
+from pipeline.upkeep import remember
 
 
-def _opened(points: Sequence[Point]) -> tuple[Graph, Store, DictConfig]:
-    for point in points:
-        point.check()
-    first = points[0].config
-    return Graph(points), Store(Path(first.store).expanduser()), first
+@dataclass
+class Request:
+    """One call of `tilt`."""
+
+    points: Sequence[Point]
+    folder: Path
+    """The run's own, not made yet."""
+    console: Console
+    words: Sequence[str] = ()
+    """What stands on the command line and is neither a flag nor an override: stage names, keys."""
+    flags: frozenset[str] = frozenset()
+    """`--json`, `--dry-run`, …"""
+    ages: Mapping[str, str] = field(default_factory=dict)
+    """Values of flags that take one: `--keep-runs`."""
+
+    def graph(self) -> Graph:
+        """Raises UsageError for whatever cannot be planned."""
+        for point in self.points:
+            point.check()
+        return Graph(self.points)
+
+    def store(self) -> Store:
+        return Store(Path(self.config.store).expanduser())
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """Of the first point; what all share (store, runs, executor, tracking) is read here."""
+        return self.points[0].config
 
 
-def run(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
-    """Runs what is missing of the graph, then shows what the goals have to say. `folder` is the run's own."""
-    graph, store, config = _opened(points)
+Verb = Callable[[Request], int]
+
+
+def run(request: Request) -> int:
+    """Runs what is missing of the graph, then shows what the goals have to say."""
+    graph, store, config, folder, console = (
+        request.graph(),
+        request.store(),
+        request.config,
+        request.folder,
+        request.console,
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"runs: {folder} cannot be written ({error.strerror}); set runs=/another/folder") from error
+    remember(store, folder.name, graph.nodes)
     tracking = settled(_tracking(config, folder))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -61,11 +96,11 @@ def run(points: Sequence[Point], folder: Path, console: Console, as_json: bool) 
     return outcome.exit_code
 
 
-def plan_(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
+def plan_(request: Request) -> int:
     """Shows what would run, and why; runs nothing. `--json` prints it as JSON."""
-    graph, store, _ = _opened(points)
-    planned = plan(graph, store)
-    if as_json:
+    graph, console = request.graph(), request.console
+    planned = plan(graph, request.store())
+    if "--json" in request.flags:
         stages = [
             {
                 "stage": p.node.name,
@@ -76,7 +111,7 @@ def plan_(points: Sequence[Point], folder: Path, console: Console, as_json: bool
             }
             for p in planned.stages
         ]
-        figures = {"points": len(points), "naive": graph.naive, "unique": len(graph.nodes), "stages": stages}
+        figures = {"points": len(request.points), "naive": graph.naive, "unique": len(graph.nodes), "stages": stages}
         print(json.dumps(figures, indent=1))
         return 0
     for p in planned.stages:
@@ -87,7 +122,7 @@ def plan_(points: Sequence[Point], folder: Path, console: Console, as_json: bool
     left = planned.to_run
     untimed = sum(p.seconds is None for p in left)
     console.print(
-        f"{len(points)} points, {graph.naive} stages, {len(graph.nodes)} unique: "
+        f"{len(request.points)} points, {graph.naive} stages, {len(graph.nodes)} unique: "
         f"{len(graph.nodes) - len(left)} reused, {len(left)} to run, about {planned.seconds():.0f} s of work"
         + (f" and {untimed} never timed" if untimed else ""),
         soft_wrap=True,
@@ -95,29 +130,7 @@ def plan_(points: Sequence[Point], folder: Path, console: Console, as_json: bool
     return 0
 
 
-def status(points: Sequence[Point], folder: Path, console: Console, as_json: bool) -> int:
-    """Where each stage of the graph stands: done, running, failed or missing."""
-    graph, store, _ = _opened(points)
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "state", "seconds", "when (UTC)", "key", "figures"):
-        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
-    for p in plan(graph, store).stages:
-        key, figures, when, seconds = p.node.key, "", "", ""
-        if p.state == REUSE and p.manifest:
-            state, when, seconds = "done", p.manifest.started[:19].replace("T", " "), f"{p.manifest.seconds:.1f}"
-            figures = " · ".join(f"{k} {v:.4g}" for k, v in list(p.manifest.metrics.items())[:3])
-        elif store.leased(key):
-            state = "running"
-        elif (failure := store.root / "failures" / key / "failure.json").exists():
-            state, figures = "failed", json.loads(failure.read_text())["message"]
-        else:
-            state = "missing"
-        table.add_row(title(p.node), state, seconds, when, key[:8], figures)
-    console.print(table)
-    return 0
-
-
-VERBS: dict[str, Verb] = {"run": run, "plan": plan_, "status": status}
+VERBS: dict[str, Verb] = {"run": run, "resume": run, "plan": plan_}
 
 
 def _executor(config: DictConfig) -> Executor:

@@ -1,0 +1,124 @@
+"""Looking after a store: what lies in it, whether it is whole, and what may go.
+
+An object may go when no run younger than the given age reaches it and nobody works on it. Runs are known to the store
+by `roots/<run>.json`, written at a run's start, so that checkouts that share a store keep each other's results.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import Timeout
+
+from pipeline.errors import UsageError
+from pipeline.store import Store
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(age: str) -> float:
+    """Seconds of an age like `30d` or `12h`. Raises UsageError for anything else."""
+    if not (found := re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", age)):
+        raise UsageError(f"--keep-runs: {age} is not an age; write a number and s, m, h, d or w, such as 30d")
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def remember(store: Store, name: str, keys: Iterable[str]) -> None:
+    """Makes a run known to the store as a root of its keys."""
+    (store.root / "roots").mkdir(exist_ok=True)
+    path = store.root / "roots" / f"{name}-{uuid.uuid4().hex[:8]}.json"
+    path.write_text(json.dumps({"started": time.time(), "keys": sorted(keys)}))
+
+
+def damaged(store: Store, *, quick: bool = False) -> dict[str, str]:
+    """{key: what is wrong} of published objects: a file missing, of another size or, unless `quick`, other bytes."""
+    found = {}
+    for folder in sorted((store.root / "objects").glob("*/*")):
+        key = folder.name
+        manifest = store.find(key)
+        if manifest is None:
+            found[key] = "its manifest or a file is missing or cut short"
+            continue
+        for name, entry in manifest.files.items() if not quick else ():
+            with (store.payload(key) / name).open("rb") as stream:
+                if hashlib.file_digest(stream, "sha256").hexdigest() != entry["sha256"]:
+                    found[key] = f"{name} has other bytes than were published"
+                    break
+    return found
+
+
+def quarantine(store: Store, key: str) -> Path:
+    """Takes an object out of use, for inspection; returns where it lies now."""
+    (store.root / "quarantine").mkdir(exist_ok=True)
+    target = store.root / "quarantine" / f"{key}.{uuid.uuid4().hex[:8]}"
+    store.object(key).chmod(0o755)
+    os.rename(store.object(key), target)
+    return target
+
+
+def forget(store: Store, key: str) -> bool:
+    """Removes a published object; False where it is not there or somebody works on it."""
+    lease = store.lease(key)
+    try:
+        lease.acquire(timeout=0)
+    except Timeout:
+        return False
+    try:
+        if not store.object(key).exists():
+            return False
+        _remove(quarantine(store, key))
+        return True
+    finally:
+        lease.release()
+
+
+def reachable(store: Store, keep_seconds: float) -> set[str]:
+    """Keys that runs younger than `keep_seconds` reach; `roots/*.json` with `"pinned": true` never age."""
+    keys: set[str] = set()
+    for path in (store.root / "roots").glob("*.json"):
+        with suppress(OSError, ValueError):
+            root = json.loads(path.read_text())
+            if root.get("pinned") or time.time() - root["started"] < keep_seconds:
+                keys.update(root["keys"])
+    return keys
+
+
+def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[str], list[Path]]:
+    """(objects, staging folders) that go: objects that no kept run reaches, staging that nobody's lease covers."""
+    kept = reachable(store, keep_seconds)
+    objects = [
+        folder.name
+        for folder in sorted((store.root / "objects").glob("*/*"))
+        if folder.name not in kept and not store.leased(folder.name)
+    ]
+    staging = [folder for folder in sorted((store.root / "staging").iterdir()) if _abandoned(store, folder)]
+    if not dry_run:
+        objects = [key for key in objects if forget(store, key)]
+        for folder in staging:
+            _remove(folder)
+    return objects, staging
+
+
+def _abandoned(store: Store, folder: Path) -> bool:
+    """Whether a staging folder's key can be leased, so that nobody is writing there."""
+    lease = store.lease(folder.name.partition(".")[0])
+    try:
+        lease.acquire(timeout=store.settings["lease_seconds"] * 1.5, poll_interval=0.2)
+    except Timeout:
+        return False
+    lease.release()
+    return True
+
+
+def _remove(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:  # published folders are read-only
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,129 @@
+"""Verbs about the store, as a user runs them."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import upkeep
+from pipeline.cli import CommandLine
+from pipeline.errors import UsageError
+
+
+def payload(toy, word: str) -> Path:
+    found = [path for path in (toy.path / "store/objects").glob("*/*/payload/said.txt") if word in path.read_text()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_verify_finds_a_flipped_byte_and_takes_the_object_out_of_use(toy) -> None:
+    toy.tilt("run")
+    assert "3 objects are whole, 0 were not" in toy.tilt("verify").stdout
+    said = payload(toy, "HELLO")
+    said.chmod(0o644)
+    said.write_text(said.read_text().replace("HELLO", "HALLO"))  # the same size
+    assert toy.tilt("verify", "--quick").returncode == 0  # sizes alone cannot tell
+    found = toy.tilt("verify")
+    assert found.returncode == 1
+    assert "said.txt has other bytes than were published; moved to" in found.stdout
+    toy.executed()
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]
+
+
+def test_force_forgets_a_stage_and_with_downstream_what_depends_on_it(toy) -> None:
+    toy.tilt("run")
+    toy.executed()
+    assert "second: will run again" in toy.tilt("force", "second").stdout
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]
+    toy.tilt("force", "first", "--downstream")
+    toy.tilt("run")
+    assert toy.executed() == ["well", "hello"]
+    refused = toy.tilt("force", "secnod")
+    assert refused.returncode == 2
+    assert "did you mean 'second'?" in refused.stderr
+
+
+def test_explain_tells_what_a_key_is_made_of_and_what_tells_two_apart(toy) -> None:
+    toy.tilt("run", "-m", "voice.word=hello,salut")
+    planned = json.loads(toy.tilt("plan", "--json", "-m", "voice.word=hello,salut").stdout)["stages"]
+    hello, salut = [stage["key"] for stage in planned if stage["stage"] == "second"]
+    told = toy.tilt("explain", hello[:10]).stdout
+    assert "config   word = hello" in told
+    assert "metric   letters = 5" in told
+    assert toy.tilt("explain", hello[:10], salut[:10]).stdout.strip() == "word: hello → salut"
+    assert toy.tilt("explain", "0" * 12).returncode == 2
+
+
+def test_gc_keeps_what_runs_reach_and_removes_the_rest(toy) -> None:
+    toy.tilt("run", "voice.word=hello")
+    toy.tilt("run", "voice.word=salut")
+    for root in (toy.path / "store/roots").glob("*.json"):
+        content = json.loads(root.read_text())
+        if content["started"] == min(json.loads(p.read_text())["started"] for p in root.parent.glob("*.json")):
+            root.write_text(json.dumps(content | {"started": time.time() - 40 * 86400}))
+            break
+    left_behind = toy.path / "store/staging" / f"{'f' * 64}.dead-1-2"
+    left_behind.mkdir()
+    dry = toy.tilt("gc", "--keep-runs", "30d", "--dry-run")
+    assert "would remove 2 objects and 1 abandoned attempts" in dry.stdout
+    assert left_behind.exists()
+    assert "removed 2 objects and 1 abandoned attempts" in toy.tilt("gc", "--keep-runs", "30d").stdout
+    assert not left_behind.exists()
+    toy.executed()
+    toy.tilt("run", "voice.word=salut")
+    assert toy.executed() == []  # the younger run's results are all there
+    toy.tilt("run", "voice.word=hello")
+    assert toy.executed() == ["hello"]  # its `first` was shared with the younger run
+
+
+def test_gc_never_touches_what_is_being_worked_on(toy) -> None:
+    from pipeline.store import Store
+
+    toy.tilt("run")
+    store = Store(toy.path / "store")
+    key = next((toy.path / "store/objects").glob("*/*")).name
+    with store.lease(key):
+        objects, _ = upkeep.collect(store, 0.0, dry_run=False)
+    assert key not in objects
+    assert store.find(key)
+
+
+def test_logs_show_what_a_stage_printed_even_when_it_failed(toy) -> None:
+    toy.tilt("run", "voice.how=badly")
+    assert "the voice broke" in toy.tilt("logs", "second", "voice.how=badly").stdout
+
+
+def test_graph_prints_edges(toy) -> None:
+    drawn = toy.tilt("graph", "--mermaid").stdout
+    assert drawn.startswith("graph LR\n")
+    assert drawn.count("-->") == 2
+    assert "second ← first" in toy.tilt("graph").stdout
+
+
+@pytest.mark.parametrize(("age", "expected"), [("30d", 2592000), ("12h", 43200), ("0s", 0), ("1.5m", 90)])
+def test_ages(age: str, expected: float) -> None:
+    assert upkeep.seconds(age) == expected
+
+
+@pytest.mark.parametrize("age", ["", "30", "d", "-1d", "30y"])
+def test_what_is_no_age_is_refused(age: str) -> None:
+    with pytest.raises(UsageError, match="is not an age"):
+        upkeep.seconds(age)
+
+
+def test_flags_overrides_and_words_stand_in_any_order() -> None:
+    line = CommandLine.parsed(["a=1", "--keep-runs", "3d", "sft", "-m", "~b", "-cn", "toy", "--dry-run", "+c=x y"])
+    assert line.hydra == ["-m", "-cn", "toy", "a=1", "~b", "+c=x y"]
+    assert (line.words, line.own, line.values) == (["sft"], {"--dry-run"}, {"--keep-runs": "3d"})
+
+
+def test_nothing_of_the_environment_is_in_a_manifest(toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
+    assert toy.tilt("run").returncode == 0
+    for path in [*(toy.path / "store").rglob("*"), *(toy.path / "runs").rglob("*")]:
+        if path.is_file():
+            assert b"planted-secret" not in path.read_bytes()
