@@ -58,6 +58,11 @@ class Execution:
         self._running: dict[str, Spec] = {}
         self._threads: dict[str, int] = {}
         self._polled = 0.0
+        self._below = {key: 0 for key in graph.nodes}
+        """Length of the longest chain of stages that waits for a stage."""
+        for key in reversed(graph.nodes):
+            for upstream in graph.nodes[key].inputs.values():
+                self._below[upstream] = max(self._below[upstream], self._below[key] + 1)
         self._commit = _commit()
         if isinstance(executor, InProcess):
             executor.listener = self._handle
@@ -95,6 +100,7 @@ class Execution:
             startable.append(key)
         if poll:
             self._polled = time.monotonic()
+        startable.sort(key=self._depth_below, reverse=True)  # what most stages wait for goes first
         free = self.executor.cores - sum(self._threads.values())
         for position, key in enumerate(startable):
             if free < 1:
@@ -105,6 +111,9 @@ class Execution:
             threads = min(threads, int(wanted.get("cores") or threads))
             if self._begin(key, threads):
                 free -= threads
+
+    def _depth_below(self, key: str) -> int:
+        return self._below[key]
 
     def _begin(self, key: str, threads: int) -> bool:
         node = self._pending[key]

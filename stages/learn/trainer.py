@@ -90,8 +90,6 @@ def quiet() -> Iterator[None]:
 def accelerator(device: str) -> dict[str, Any]:
     """Lightning's names for one device of torch: `cuda:1` → `{"accelerator": "cuda", "devices": [1]}`."""
     kind, _, index = device.partition(":")
-    if kind == "cpu":
-        return {"accelerator": "cpu", "devices": 1}
     return {"accelerator": kind, "devices": [int(index)] if index else 1}
 
 
