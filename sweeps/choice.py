@@ -15,7 +15,7 @@ from sweeps.statistics import Estimate, paired_difference, standard_error
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting of a method, by the one-standard-error rule."""
+    """One setting of a method."""
 
     point: Point
     best: Point
@@ -23,7 +23,7 @@ class Choice:
     deficit: float
     """How far the chosen setting lies below the best there, in proxy reward."""
     allowed: float
-    """One standard error of that paired difference."""
+    """How far it could have lain below: `slack` standard errors of that paired difference."""
     prompts: int
 
 
@@ -37,11 +37,12 @@ class Difference:
     gold: Estimate
 
 
-def choose(points: Sequence[Point], part: str) -> dict[str, Choice]:
-    """For each method with several points: the weakest setting whose proxy on `part` is not clearly below the best.
+def choose(points: Sequence[Point], part: str, slack: float = 0.0) -> dict[str, Choice]:
+    """For each method with several points: the weakest setting whose proxy on `part` is close enough to the best.
 
-    A setting is not clearly below the best one when the mean of the paired difference (best − setting, over prompts)
-    is at most one standard error of that mean. Among those the one with the smallest KL is taken (the least compute,
+    A setting is close enough to the best one when the mean of the paired difference (best − setting, over prompts)
+    is at most `slack` standard errors of that mean: 0 takes the best, 1 is the one-standard-error rule, which holds
+    back where more strength gains little. Among those the one with the smallest KL is taken (the least compute,
     for methods without a KL). Hastie et al., *Elements of Statistical Learning* §7.10, with the difference paired.
 
     Raises BadInput for `select_part` where a method's settings share no prompt there.
@@ -63,7 +64,7 @@ def choose(points: Sequence[Point], part: str) -> dict[str, Choice]:
         best = int(values.mean(1).argmax())
         for row in sorted(range(len(settings)), key=lambda row: settings[row].strength(part)):
             behind = values[best] - values[row]  # (B,)
-            allowed = standard_error(behind)
+            allowed = slack * standard_error(behind)
             if behind.mean() <= allowed + 1e-12:
                 chosen[method] = Choice(settings[row], settings[best], float(behind.mean()), allowed, len(shared))
                 break

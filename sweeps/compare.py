@@ -43,6 +43,8 @@ class Compare:
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
     report_part: str = "test"
+    slack: float = 0.0
+    """Standard errors that a setting may lie below the best and still be chosen for its smaller KL."""
     reference: str = "bon"
     """The method that the others are held against, at its strongest setting."""
     draws: int = 2000
@@ -55,6 +57,8 @@ class Compare:
     def run(self, out: Path) -> None:
         if self.draws < 1000:
             raise BadInput("draws", f"{self.draws} are too few for a 95 % interval; 1,000 at least")
+        if not self.slack >= 0:
+            raise BadInput("slack", f"{self.slack} is not a number of standard errors, 0 or more")
         if self.select_part == self.report_part:
             raise BadInput("select_part", f"{self.select_part!r} is also the part of the report; choose on another one")
         points = self._ordered(load_points(self.points, self.report_part))
@@ -62,7 +66,7 @@ class Compare:
         for done, point in enumerate(points):
             self.runtime.progress(done, len(points) + 1, point.label)
             measured.append(figures(point, self.report_part, draws=self.draws, seed=self.seed))
-        chosen = choose(points, self.select_part) if self.select_part else {}
+        chosen = choose(points, self.select_part, self.slack) if self.select_part else {}
         against = reference_point(points, self.reference, self.report_part)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
@@ -127,6 +131,7 @@ class Compare:
                 }
                 for point, figure in zip(points, measured, strict=True)
             ],
+            "slack": self.slack,
             "choices": [
                 {
                     "method": method,

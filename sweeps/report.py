@@ -102,14 +102,18 @@ def _choices(content: Mapping[str, Any]) -> str:
         why = (
             "the highest proxy of its method"
             if choice["point"] == choice["best"]
-            else f"{choice['deficit']:.2f} below {_name(content, choice['best'])}, one standard error is "
-            f"{choice['allowed']:.2f}"
+            else f"{choice['deficit']:.2f} below {_name(content, choice['best'])}, allowed were {choice['allowed']:.2f}"
         )
         items.append(f"<li>{_name(content, choice['point'])}: {why} ({choice['prompts']} prompts)</li>")
-    part = escape(content["select_part"])
+    part, slack = escape(content["select_part"]), content["slack"]
+    rule = (
+        f"the smallest KL that is not more than {slack:g} standard errors (of the paired difference) below the best"
+        if slack
+        else "the best"
+    )
     return (
         f"<h3>How strongly</h3><ul>{''.join(items)}</ul><p class=note>Chosen on the {part} prompts by proxy reward "
-        "alone: the smallest KL that is not more than one standard error (of the paired difference) below the best. "
+        f"alone: {rule}. "
         "Gold decides nothing that it judges.</p>"
     )
 

@@ -37,7 +37,8 @@ def test_the_weakest_setting_within_one_standard_error_of_the_best(synthetic: Mo
             steered(2.0, 3.0, [0.4, 2.2, 2.6, 2.4]),
         ],
     )
-    choice = choose(points, "validation")["tilted"]
+    assert choose(points, "validation")["tilted"].point.settings["beta"] == 4.0
+    choice = choose(points, "validation", slack=1.0)["tilted"]
     assert choice.point.settings["beta"] == 2.0
     assert choice.best.settings["beta"] == 4.0
     assert choice.deficit == pytest.approx(0.1)
