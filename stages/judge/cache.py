@@ -6,6 +6,7 @@ A folder of append-only files, one a writing process (so hosts and processes nev
     {"kind": "answer", "key": …, "response": …}    the raw response, synced before anything else happens
     {"kind": "error", "key": …, "problem": …}      the server refused: nothing was bought, nothing is cached
     {"kind": "lost", "key": …, "problem": …}       sent, no readable answer came back: it may have been bought
+    {"kind": "batch", "key": …, "requests": […]}   a batch of requests, before it is handed over; `batch_done` closes it
 
 A line that a kill or a full disk tore is ignored. An intent that nothing closes was in flight when its process died.
 """
@@ -31,16 +32,18 @@ class RequestCache:
         """`redact` takes secrets out of every line before it is written."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._redact = redact
+        self.redact = redact
         self._lock = threading.RLock()
         self._free = threading.Condition(self._lock)
         self._asking: set[str] = set()
         self._places: dict[str, tuple[Path, int, int]] = {}  # key → file, offset, length
+        self._batched: set[str] = set()
         self._read_to: dict[Path, int] = {}
         self._open: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
-        self.repeated = 0
-        """Answers recorded for a key that had one already: bought twice for certain."""
+        self._repeated: Counter[str] = Counter()
+        self.batches: dict[str, list[str]] = {}
+        """Request keys of every batch that is not done."""
         self._file: int | None = None
         # Byte locks on this file are claims; the system drops them when their process dies, however it dies.
         self._claims = os.open(self.folder / "claims.lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -71,10 +74,19 @@ class RequestCache:
             stream.seek(offset)
             return json.loads(stream.read(length))["response"]
 
+    def batched(self, key: str) -> bool:
+        """Whether the recorded answer came through a batch, at that price."""
+        return key in self._batched
+
     def unanswered(self, key: str) -> int:
         """How often a request was sent without a recorded outcome: each may have been bought."""
         with self._lock:
-            return self._open[key] + self._lost[key]
+            return max(0, self._open[key]) + self._lost[key]
+
+    def repeated(self, key: str) -> int:
+        """How often an answer was recorded though there was one: bought twice for certain."""
+        with self._lock:
+            return self._repeated[key]
 
     def refresh(self) -> None:
         """Takes in what other processes have recorded since."""
@@ -102,16 +114,22 @@ class RequestCache:
             kind, key = found["kind"], found["key"]
         except (ValueError, TypeError, KeyError):  # UnicodeDecodeError is a ValueError
             return
-        if kind == "intent":
+        if kind == "batch":
+            self.batches[key] = found["requests"]
+        elif kind == "batch_done":
+            self.batches.pop(key, None)
+        elif kind == "intent":
             self._open[key] += 1
-            return
-        self._open[key] -= 1
-        if kind == "lost":
-            self._lost[key] += 1
-        elif kind == "answer" and key in self._places:
-            self.repeated += 1
-        elif kind == "answer":
-            self._places[key] = (path, offset, len(line))
+        elif kind in ("answer", "lost", "error"):
+            self._open[key] -= not found.get("batch")  # a batch's requests have no intents of their own
+            if kind == "lost":
+                self._lost[key] += 1
+            elif kind == "answer" and key in self._places:
+                self._repeated[key] += 1
+            elif kind == "answer":
+                self._places[key] = (path, offset, len(line))
+                if found.get("batch"):
+                    self._batched.add(key)
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[None]:
@@ -144,9 +162,17 @@ class RequestCache:
         """Written ahead of every sending, retries too."""
         self._append({"kind": "intent", "key": key, "time": _now(), "request": request}, sync=False)
 
-    def record(self, key: str, response: Mapping[str, Any]) -> None:
+    def record(self, key: str, response: Mapping[str, Any], batch: str = "") -> None:
         """Keeps an answer for good: it is on the disk when this returns."""
-        self._append({"kind": "answer", "key": key, "time": _now(), "response": response}, sync=True)
+        origin = {"batch": batch} if batch else {}
+        self._append({"kind": "answer", "key": key, "time": _now(), **origin, "response": response}, sync=True)
+
+    def open_batch(self, batch: str, keys: list[str]) -> None:
+        """Written ahead of handing a batch over, on the disk when this returns."""
+        self._append({"kind": "batch", "key": batch, "time": _now(), "requests": keys}, sync=True)
+
+    def close_batch(self, batch: str) -> None:
+        self._append({"kind": "batch_done", "key": batch, "time": _now()}, sync=True)
 
     def refused(self, key: str, problem: str) -> None:
         self._append({"kind": "error", "key": key, "time": _now(), "problem": problem}, sync=False)
@@ -155,7 +181,7 @@ class RequestCache:
         self._append({"kind": "lost", "key": key, "time": _now(), "problem": problem}, sync=False)
 
     def _append(self, line: Mapping[str, Any], *, sync: bool) -> None:
-        data = self._redact(json.dumps(line, ensure_ascii=True, separators=(",", ":"))).encode() + b"\n"
+        data = self.redact(json.dumps(line, ensure_ascii=True, separators=(",", ":"))).encode() + b"\n"
         with self._lock:
             if self._file is None:
                 self._path = self.folder / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"

@@ -10,12 +10,14 @@ MARGIN = 1.05
 """Windows are kept 5 % longer here: requests travel for different times, and the server counts arrivals."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Ticket:
     """One sending: when it left and the tokens it counts for, worst case until `settle`."""
 
     time: float
     tokens: int
+    counted: bool = False
+    """Whether it still lies in the window."""
 
 
 class Limits:
@@ -46,6 +48,7 @@ class Limits:
                 self._changed.wait(min(wait, 0.5))
             ticket = Ticket(self._clock(), tokens)
             if self.rpm is not None or self.tpm is not None:
+                ticket.counted = True
                 self._sent.append(ticket)
                 self._tokens += tokens
             return ticket
@@ -53,7 +56,7 @@ class Limits:
     def settle(self, ticket: Ticket, tokens: int) -> None:
         """The server counted `tokens`: what was set aside beyond that is free again."""
         with self._changed:
-            if ticket in self._sent:
+            if ticket.counted:
                 self._tokens += tokens - ticket.tokens
             ticket.tokens = tokens
             self._changed.notify_all()
@@ -67,7 +70,9 @@ class Limits:
         """Seconds until there is room; 0 or less: now."""
         now = self._clock()
         while self._sent and self._sent[0].time <= now - self.window:
-            self._tokens -= self._sent.popleft().tokens
+            oldest = self._sent.popleft()
+            oldest.counted = False
+            self._tokens -= oldest.tokens
         quiet = self._not_before - now
         if not self._sent:
             return quiet

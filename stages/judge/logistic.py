@@ -12,10 +12,12 @@ pattern of signs, so zeros are exact and convergence is quadratic: 4–8 steps f
 import itertools
 
 import numpy as np
+from scipy.special import expit
 
 _RIDGE = 1e-9
 """Keeps the Hessian invertible where a feature is constant or repeats another; moves no estimate by 1e-9."""
 _STEPS = 200
+_HALVINGS = 60
 _TOLERANCE = 1e-12
 """Relative decrease that the last step still promised; the error after that step is of its square's order."""
 
@@ -41,11 +43,11 @@ def fit_logistic(
     """
     fits, size = len(weights), len(features)
     w = np.zeros((fits, size)) if start is None else np.broadcast_to(start, (fits, size)).astype(np.float64)
-    z = _linear(features, w)  # (R, N)
+    z = linear(features, w)  # (R, N)
     value = _objective(z, w, labels, weights, penalty)  # (R,)
     done = np.zeros(fits, dtype=bool)
     for _ in range(_STEPS):
-        q = 1 / (1 + np.exp(-z))  # (R, N)
+        q = expit(z)  # (R, N)
         gradient = _against(features, weights * (q - labels)) + _RIDGE * w  # (R, D)
         hessian = _hessian(features, weights * q * (1 - q))  # (R, D, D)
         step = _best_signs(hessian, np.einsum("rij,rj->ri", hessian, w) - gradient, penalty) - w
@@ -59,13 +61,17 @@ def fit_logistic(
     raise ArithmeticError(f"{np.sum(~done)} of {fits} logistic fits did not converge in {_STEPS} steps")
 
 
+def linear(features: tuple[np.ndarray, ...], w: np.ndarray) -> np.ndarray:
+    """z = x·w: (R, N) from D columns (R or 1, N) and coefficients (R, D)."""
+    z = np.zeros((len(w), features[0].shape[1]))
+    for d, column in enumerate(features):
+        z += w[:, d, None] * column
+    return z
+
+
 def log_loss(z: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """−[p·log σ(z) + (1 − p)·log(1 − σ(z))] of each row, without overflow; shapes broadcast."""
     return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z))) - labels * z
-
-
-def _linear(features: tuple[np.ndarray, ...], w: np.ndarray) -> np.ndarray:
-    return sum(w[:, d, None] * column for d, column in enumerate(features))  # type: ignore[return-value]  # (R, N)
 
 
 def _against(features: tuple[np.ndarray, ...], residual: np.ndarray) -> np.ndarray:
@@ -117,16 +123,25 @@ def _best_signs(hessian: np.ndarray, linear: np.ndarray, penalty: np.ndarray) ->
     return best
 
 
-def _searched(features, labels, weights, penalty, w, step, gain, value):
-    """Halves a fit's step until it keeps a part of what the second-order model promised (Armijo)."""
+def _searched(
+    features: tuple[np.ndarray, ...],
+    labels: np.ndarray,
+    weights: np.ndarray,
+    penalty: np.ndarray,
+    w: np.ndarray,
+    step: np.ndarray,
+    gain: np.ndarray,
+    value: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Halves a fit's step until it keeps a part of what the second-order model promised (Armijo); w, z and F there."""
     size = np.ones(len(w))  # (R,)
     slack = 1e-13 * (1 + np.abs(value))
-    for _ in range(60):
+    for _ in range(_HALVINGS):
         ahead = w + size[:, None] * step
-        z = _linear(features, ahead)
+        z = linear(features, ahead)
         reached = _objective(z, ahead, labels, weights, penalty)
         short = reached > value + 1e-4 * size * gain + slack
         if not short.any():
-            break
+            return ahead, z, reached
         size[short] /= 2
-    return ahead, z, reached
+    raise ArithmeticError("a logistic fit found no descent; its rows hold numbers too large to add")

@@ -15,7 +15,7 @@ CHAT = "/chat/completions"
 
 @dataclass(frozen=True)
 class Request:
-    """A chat completion. `body` is exactly what goes over the wire: model, messages, every sampling parameter, schema."""
+    """A chat completion. `body` is what goes over the wire: model, messages, every sampling parameter, schema."""
 
     endpoint: str
     """The server's base URL, as `checked_endpoint` writes it."""
@@ -42,6 +42,8 @@ class Reply:
     """Empty, `bad_request` (the server refuses this item) or `unreachable` (retries are used up)."""
     problem: str = ""
     """One line about the failure."""
+    parameter: str = ""
+    """The parameter that the server says it refused."""
 
 
 def checked_endpoint(base_url: str) -> str:
@@ -55,5 +57,7 @@ def checked_endpoint(base_url: str) -> str:
         raise BadInput("base_url", f"{base_url!r} is no http(s) address such as http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query:
         # The address is recorded with every answer, so it may hold nothing secret.
-        raise BadInput("base_url", "user names, passwords and ?queries do not belong here; name a variable in api_key_env")
+        raise BadInput(
+            "base_url", "user names, passwords and ?queries do not belong here; name a variable in api_key_env"
+        )
     return base_url.rstrip("/")

@@ -70,12 +70,12 @@ class TrainValue:
     """Index into the policy's hidden states; 0 is the embeddings."""
     td_lambda: float = 0.95
     """λ of the returns, 0 to 1; 1 is Monte Carlo."""
-    head: str = "linear"
-    """`linear`, or `mlp` with one hidden layer."""
+    head: str = "mlp"
+    """`mlp` with one hidden layer, or `linear`; both read one hidden state."""
     width: int = 256
     """Size of the hidden layer of `mlp`."""
     learning_rate: float = 1e-3
-    batch_size: int = 64
+    batch_size: int = 16
     """Responses in one optimiser step."""
     epochs: float = 10.0
     weight_decay: float = 0.01

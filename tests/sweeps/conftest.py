@@ -33,5 +33,5 @@ def study(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
     points = synthetic.write_study(root / "scores")
     out = root / "out"
     out.mkdir()
-    Compare(points=points, runtime=Runtime(lineage=synthetic.lineage())).run(out)
+    Compare(points=points, slack=1.0, runtime=Runtime(lineage=synthetic.lineage())).run(out)
     return out
