@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -43,10 +44,18 @@ def test_sixteen_processes_on_one_sweep_run_each_stage_once(toy) -> None:
     assert not list((toy.path / "store/leases").iterdir())
 
 
+def processes_of_group(group: int) -> list[int]:
+    found = []
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        with suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
+                found.append(pid)
+    return sorted(found)
+
+
 def kill_somebody(process: "subprocess.Popen[str]", rng: random.Random) -> str:
     """kill -9 to the supervisor alone, to one of its descendants, or to all of them."""
-    group = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True, check=False)
-    below = [int(pid) for pid in group.stdout.split() if int(pid) != process.pid]
+    below = [pid for pid in processes_of_group(process.pid) if pid != process.pid]
     victim = rng.choice(["supervisor", "worker", "all"])
     chosen = {
         "supervisor": [process.pid],
@@ -54,10 +63,8 @@ def kill_somebody(process: "subprocess.Popen[str]", rng: random.Random) -> str:
         "all": [*below, process.pid],
     }
     for pid in chosen[victim]:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
     return victim
 
 
