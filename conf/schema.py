@@ -79,6 +79,7 @@ class Policy:
 class SftPolicy(Policy):
     lora_rank: int = bounded(16, "a positive rank", least=1)
     lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
     learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
     batch_size: int = bounded(8, "a positive number of sequences", least=1)
     epochs: float = bounded(1.0, "a positive number of passes", above=0)

@@ -56,8 +56,8 @@ def load_model(folder: Path, *, dtype: str, device: str, field: str = "model") -
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:
     """Token ids of a prompt: its text as it stands, or its messages through the model's own chat template."""
     if prompt.messages:
-        encoded = tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, return_dict=True)
-        return list(encoded["input_ids"])
+        text = tokenizer.apply_chat_template(prompt.messages, add_generation_prompt=True, tokenize=False)
+        return list(tokenizer(str(text), add_special_tokens=False)["input_ids"])  # the template has them
     return list(tokenizer(prompt.text)["input_ids"])
 
 

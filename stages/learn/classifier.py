@@ -81,7 +81,7 @@ class _Training(Module):
 
     def loss(self, indices: list[int]) -> torch.Tensor:
         ids, mask = _padded([self.encoded[i] for i in indices], self.device)
-        return F.binary_cross_entropy_with_logits(self.scorer(ids, mask), self.labels[indices].to(self.device))
+        return F.binary_cross_entropy_with_logits(self.scorer(ids, mask).float(), self.labels[indices].to(self.device))
 
 
 @dataclass
@@ -100,6 +100,8 @@ class Classifier:
     """Texts in one optimiser step."""
     max_tokens: int = 64
     """Longer texts are cut."""
+    dtype: str = "bfloat16"
+    """Of the matrix products in training (`float32` or `bfloat16`); weights and scores are float32."""
     seed: int = 0
     runtime: Runtime = field(default_factory=Runtime)
 
@@ -117,7 +119,8 @@ class Classifier:
         with seeded(self.seed):
             scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
             batches = length_batches([len(ids) for ids in encoded], self.batch_size, self.epochs, self.seed)
-            fit(_Training(scorer, encoded, binary_labels(train), self.learning_rate), batches, self.runtime)
+            training = _Training(scorer, encoded, binary_labels(train), self.learning_rate)
+            fit(training, batches, self.runtime, dtype=self.dtype)
         scorer.eval()
         logits = scorer.logits(encode(heldout), self.runtime.rows)
         encoder.save_pretrained(out)

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from stages import records
 from stages.errors import BadInput
@@ -95,6 +97,8 @@ class FineTune:
     """The prompts whose references only measure."""
     lora_rank: int = 16
     lora_alpha: int = 16
+    top_layers: int = 0
+    """How many layers, counted from the top, get an adapter; those below are not even differentiated. 0: all."""
     learning_rate: float = 1e-3
     batch_size: int = 8
     """Sequences in one optimiser step."""
@@ -117,11 +121,8 @@ class FineTune:
         if not sequences:
             raise BadInput("max_tokens", f"{self.max_tokens} tokens leave no room for any response")
         with seeded(self.seed):
-            settings = LoraConfig(
-                r=self.lora_rank, lora_alpha=self.lora_alpha, lora_dropout=0.0, target_modules="all-linear"
-            )
             with quiet():
-                adapted: Any = get_peft_model(model, settings)
+                adapted = self._adapted(model)
             batches = length_batches([len(p) + len(r) for p, r in sequences], self.batch_size, self.epochs, self.seed)
             fit(_FineTuning(model, sequences, self.learning_rate), batches, self.runtime, "nats a token")
         adapted.to(torch.float32)  # small changes would be lost when they are added to bfloat16 weights one by one
@@ -138,6 +139,24 @@ class FineTune:
         tokenizer.save_pretrained(out)
         (out / "README.md").write_text(self._card(metrics), encoding="utf-8")
         self.runtime.metrics(metrics)
+
+    def _adapted(self, model: PreTrainedModel) -> Any:
+        """The model with LoRA on the linear modules of its top layers."""
+        layers = int(model.config.num_hidden_layers)
+        if not 0 <= self.top_layers <= layers:
+            raise BadInput("top_layers", f"{self.top_layers} is not 0 (all) to {layers}, the layers of {self.model}")
+        targets: str | list[str] = "all-linear"
+        if self.top_layers:
+            targets = [
+                f"{name}.{index}.{inner}"
+                for name, module in model.named_modules()
+                if isinstance(module, nn.ModuleList) and len(module) == layers
+                for index in range(layers - self.top_layers, layers)
+                for inner, part in module[index].named_modules()
+                if isinstance(part, nn.Linear | Conv1D)
+            ]
+        settings = LoraConfig(r=self.lora_rank, lora_alpha=self.lora_alpha, lora_dropout=0.0, target_modules=targets)
+        return get_peft_model(model, settings)
 
     def _read(self) -> tuple[list[Prompt], list[Prompt]]:
         """Training and held-out prompts with a reference."""

@@ -141,12 +141,18 @@ class Module(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def fit(module: Module, batches: Sequence[Sequence[int]], runtime: Runtime, note: str = "loss") -> None:
-    """Trains on exactly these batches, in this order, one optimiser step each."""
+def fit(
+    module: Module, batches: Sequence[Sequence[int]], runtime: Runtime, note: str = "loss", *, dtype: str = "float32"
+) -> None:
+    """Trains on exactly these batches, in this order, one optimiser step each.
+
+    `dtype` `bfloat16` computes matrix products in it where weights are float32 (autocast).
+    """
     with quiet():
         trainer = pl.Trainer(
             **accelerator(runtime.device),
             max_steps=len(batches),
+            precision="bf16-mixed" if dtype == "bfloat16" else "32-true",
             logger=runtime.loggers() or False,
             callbacks=[_Progress(runtime, note)],
             enable_checkpointing=False,
