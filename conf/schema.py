@@ -139,6 +139,51 @@ class ScalarGuided(Method):
 
 
 @dataclass
+class Judge:
+    """Who decides which of two responses is better: `scorer`; `verdicts` refers to the stage (null: nobody)."""
+
+    name: str = MISSING
+    order: str = bounded("both", "one of both, seeded, as_is", choices=("both", "seeded", "as_is"))
+    canary: int = bounded(20, "a number of prompts, 0 or more", least=0)
+    scorer: Any = None
+    verdicts: Any = None
+
+
+@dataclass
+class RewardJudge(Judge):
+    tie: float = bounded(0.0, "a difference in reward, 0 or more", least=0)
+
+
+@dataclass
+class ApiJudge(Judge):
+    model: str = MISSING
+    base_url: str = MISSING
+    api_key_env: str | None = None
+    mode: str = bounded("text", "one of logprob, structured, text", choices=("logprob", "structured", "text"))
+    template: str = "hardened"
+    max_tokens: int = bounded(512, "a positive number of tokens", least=1)
+    token_limit: str = bounded(
+        "max_tokens", "one of max_tokens, max_completion_tokens", choices=("max_tokens", "max_completion_tokens")
+    )
+    temperature: float | None = bounded(0.0, "a temperature, 0 or more", least=0)
+    top_p: float | None = bounded(1.0, "a probability above 0, at most 1", above=0, most=1)
+    seed: int | None = None
+    top_logprobs: int = bounded(5, "a number of tokens, 2 or more", least=2)
+    extra: dict[str, Any] = field(default_factory=dict)
+    returned_model: str = ""
+    asks: int = bounded(3, "a positive number of times", least=1)
+    max_output_chars: int = bounded(40000, "a positive number of characters", least=1)
+    max_unreachable: float = bounded(0.02, "a share between 0 and 1", least=0, most=1)
+    max_cost: float | None = bounded(None, "an amount of dollars, 0 or more", least=0)
+    concurrency: int = bounded(8, "a positive number of requests", least=1)
+    rpm: int | None = bounded(None, "a positive number of requests a minute", least=1)
+    tpm: int | None = bounded(None, "a positive number of tokens a minute", least=1)
+    timeout: float = bounded(120.0, "a positive number of seconds", above=0)
+    attempts: int = bounded(8, "a positive number of sendings", least=1)
+    batch: bool = False
+
+
+@dataclass
 class Sampling:
     _target_: str = "stages.decode.sampling.Sampling"
     temperature: float = bounded(1.0, "a positive temperature", above=0)
@@ -181,6 +226,7 @@ def register_schemas() -> None:
         "reward": {"base": Reward},
         "value": {"base": Value},
         "method": {"base": Method, "best_of": BestOf, "scalar_guided": ScalarGuided},
+        "judge": {"base": Judge, "reward": RewardJudge, "api": ApiJudge},
         "sampling": {"base": Sampling},
         "rollouts": {"base": Rollouts},
         "executor": {"base": Executor},

@@ -25,6 +25,8 @@ class Failure:
     message: str
     """One line; names the configuration key where a field is at fault."""
     log: Path | None
+    exit_code: int | None = None
+    """Of the error's own, where it has one (a budget that was reached)."""
 
 
 @dataclass
@@ -39,9 +41,11 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 2 where every failure is the configuration's or the disk's, 1 otherwise."""
+        """0 all done, 2 where every failure is the configuration's or the disk's, an error's own code, 1 otherwise."""
         if not self.failed:
             return 0
+        if own := [failure.exit_code for failure in self.failed.values() if failure.exit_code is not None]:
+            return own[0]
         return 2 if all(failure.kind in ("input", "disk") for failure in self.failed.values()) else 1
 
 
@@ -185,7 +189,7 @@ class Execution:
         except OSError:  # a full disk cannot even take the log
             log = None
             self.store.discard(spec.staging)
-        self.outcome.failed[node.key] = Failure(node, failure["kind"], message, log)
+        self.outcome.failed[node.key] = Failure(node, failure["kind"], message, log, failure.get("exit_code"))
         self.view.failed(node)
         for key in [k for k in self._pending if node.key in self.graph.ancestors(k)]:
             self.outcome.skipped[key] = node.key

@@ -97,6 +97,7 @@ def perform(spec: Spec, send: Send) -> None:
             runtime.loggers = run.loggers
             runtime.table = run.table
             runtime.lineage = spec.lineage
+            runtime.requests = spec.staging.parent.parent / "requests"  # beside `staging` in the store
 
             def keep(values: Mapping[str, float]) -> None:
                 metrics.update({name: float(value) for name, value in values.items()})
@@ -136,6 +137,7 @@ def perform(spec: Spec, send: Send) -> None:
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
+    kept = {"exit_code": error.exit_code} if isinstance(getattr(error, "exit_code", None), int) else {}  # type: ignore[attr-defined]
     lines = str(error).strip().splitlines()
     message = lines[0] if lines else type(error).__name__
     if no_space(error):
@@ -144,7 +146,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return {"kind": "input", "field": error.args[0], "message": error.args[1]}
     if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
         return {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
-    return {"kind": "error", "field": "", "message": f"{type(error).__name__}: {message}"}
+    return {"kind": "error", "field": "", "message": f"{type(error).__name__}: {message}"} | kept
 
 
 def limit_threads(threads: int) -> None:

@@ -40,5 +40,7 @@ class Runtime:
     """Lightning loggers for training curves; empty without tracking."""
     checkpoints: Path | None = None
     """A folder that survives a crash of this stage and is handed to its next attempt."""
+    requests: Path | None = None
+    """A folder of paid answers that all judge stages of a store share; nothing recorded there is bought again."""
     lineage: Sequence[Mapping[str, Any]] = ()
     """The graph upstream, one mapping a stage: `stage`, `key`, `inputs`, `seconds`, `reused`."""

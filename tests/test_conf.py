@@ -19,6 +19,7 @@ from pipeline.points import Composition, Point
 ROOT = Path(__file__).parents[1]
 NEEDED = {  # what a file leaves to its user
     "task=csv": ["task.file=prompts.csv"],
+    "judge=compatible": ["judge.base_url=http://127.0.0.1:8000/v1", "judge.model=x"],
     "model=local": ["model.path=model"],
     "model=hub": ["model.repo=owner/name", "model.revision=0123abc"],
 }
@@ -53,6 +54,13 @@ def test_every_file_of_conf_is_planned(choice: str) -> None:
     check(config)
     graph = Graph([Point.of(config)])
     assert [graph.nodes[key].name for key in graph.goals] == ["compare"]
+
+
+@pytest.mark.parametrize("judge", ["reward", "openai", "compatible"])
+def test_every_judge_is_planned_against_the_base_policy(judge: str) -> None:
+    graph = Graph([Point.of(compose("config", [f"judge={judge}", "goal=[judge]", *NEEDED.get(f"judge={judge}", [])]))])
+    (key,) = graph.goals
+    assert {"decode", "reference"} <= set(graph.nodes[key].inputs)
 
 
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))

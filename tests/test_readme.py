@@ -53,11 +53,11 @@ SMALL = [
 ]
 
 
-def tilt(folder: Path, command: list[str]) -> "subprocess.CompletedProcess[str]":
+def tilt(folder: Path, command: list[str], *last: str) -> "subprocess.CompletedProcess[str]":
     program = str(Path(sys.executable).with_name("tilt"))
     small = [s for s in SMALL if "method.k" not in s or "method=vas" in command]
     return subprocess.run(
-        [program, *command[1:], *small],
+        [program, *command[1:], *small, *last],
         cwd=folder,
         env=os.environ | {"COLUMNS": "200"},
         capture_output=True,
@@ -106,17 +106,7 @@ def test_an_edited_reward_is_noticed(project: Path) -> None:
 )
 def test_what_only_the_model_can_refuse_names_the_key(project: Path, override: str, line: str) -> None:
     command = [word for word in own_command() if word not in ("-m", "method=base,bon,vas")]
-    refused = tilt(project, [*command, "method=vas"])
-    assert refused.returncode == 0
-    program = [word for word in [*command, "method=vas"]]
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name("tilt")), *program[1:], *SMALL, override],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = tilt(project, [*command, "method=vas"], override)
     assert done.returncode == 2, done.stdout + done.stderr
     assert line in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
@@ -130,3 +120,11 @@ def test_a_model_folder_without_a_tokenizer_is_refused(project: Path) -> None:
     assert done.returncode == 2
     assert "model.path: " in done.stdout
     assert "has no tokenizer" in done.stdout
+
+
+def test_a_judge_holds_a_method_against_the_base_policy(project: Path) -> None:
+    command = [word for word in own_command() if word not in ("-m", "method=base,bon,vas")]
+    judged = tilt(project, [*command, "method=bon", "judge=reward", "goal=[judge]"])
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+    (payload,) = re.findall(r"^judge.*: (/\S+)$", judged.stdout, flags=re.MULTILINE)
+    assert {"verdicts.parquet", "summary.json"} <= {path.name for path in Path(payload).iterdir()}

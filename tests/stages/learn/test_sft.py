@@ -110,3 +110,16 @@ def test_a_part_without_references_is_refused_by_name(tmp_path: Path, tiny_model
 def test_too_few_tokens_are_refused(tmp_path: Path, tiny_model: Path, references: Path):
     with pytest.raises(BadInput, match=r"^max_tokens: 1 tokens leave no room"):
         train(tiny_model, references, tmp_path, max_tokens=1)
+
+
+def test_only_the_top_layers_are_changed_where_asked(tmp_path: Path, tiny_model: Path, references: Path):
+    out = train(tiny_model, references, tmp_path, epochs=0.5, top_layers=1)
+    before, after = load_file(tiny_model / "model.safetensors"), load_file(out / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".layers.2." in name for name in changed)  # of layers 0, 1, 2
+
+
+def test_more_layers_than_there_are_is_refused(tmp_path: Path, tiny_model: Path, references: Path):
+    with pytest.raises(BadInput, match=r"^top_layers: 4 is not 0 \(all\) to 3"):
+        train(tiny_model, references, tmp_path, top_layers=4)

@@ -1,0 +1,236 @@
+"""Stage: one method held against another by judges. Reads two folders with `generations.parquet` (records.Generation)
+and `prompts.parquet`; writes `verdicts.parquet` (verdicts.Verdict; judge by judge, pair by pair, order by order) and
+`summary.json`.
+
+    tilt run goal=[judge] judge=reward
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages import records
+from stages.errors import BadInput
+from stages.judge.agreement import compare_judges
+from stages.judge.verdicts import NULL_MODEL, Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
+from stages.records import Generation, Prompt
+from stages.runtime import Runtime
+
+ORDERS = ("both", "seeded", "as_is")
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Judge:
+    """Which of two responses to the same prompt is better, in the eyes of each judge.
+
+    Raises BadInput for what cannot be judged, with a judge's own field as `judges.<name>.<field>`; `SpendingStopped`
+    (exit code 3) where money ends it. Answers are recorded one by one, so a second run goes on where the first ended.
+    """
+
+    generations: Path
+    """Payload of the method that is judged, the candidate."""
+    reference_generations: Path
+    """Payload of the method it is held against."""
+    prompts: Path
+    judges: dict[str, Any]
+    """Name of a slot → judge: `ApiJudge` or `RewardJudge`."""
+    parts: list[str] = field(default_factory=list)
+    """Parts of the prompts that are judged; empty: all."""
+    order: str = "both"
+    """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first)."""
+    canary: int = 20
+    """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
+    canary_text: str = "I have no answer to this."
+    """The null model's one answer to everything."""
+    runtime: Runtime = field(default_factory=Runtime)
+
+    def run(self, out: Path) -> None:
+        if self.order not in ORDERS:
+            raise BadInput("order", f"{self.order!r} is none of {', '.join(ORDERS)}")
+        if not self.judges:
+            raise BadInput("judges", "no judge is named; give at least one, such as judges.main")
+        if self.canary < 0:
+            raise BadInput("canary", f"{self.canary} is not a number of prompts, 0 or more")
+        pairs = self._pairs()
+        pairs += self._canaries(pairs)
+        requests = getattr(self.runtime, "requests", None) or Path(out).parent / "requests"
+        verdicts: list[Verdict] = []
+        figures: dict[str, float] = {}
+        report: dict[str, Any] = {"order": self.order, "judges": {}}
+        for number, (slot, judge) in enumerate(self.judges.items()):
+            if not isinstance(judge, PairJudge):
+                raise BadInput(
+                    f"judges.{slot}", f"{type(judge).__name__} is no judge: it has no decide(pairs, order, session)"
+                )
+            session = Session(Path(requests), self._progress(number))
+            found = _decided(slot, judge, pairs, self.order, session)
+            verdicts += found
+            report["judges"][slot] = {"name": judge.name, **self._judged(slot, found, session, figures)}
+        if len(self.judges) > 1:
+            report["agreement"] = _agreement(verdicts)
+            for pair, values in report["agreement"].items():
+                figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
+        records.write(out / "verdicts.parquet", Verdict, verdicts)
+        (out / "summary.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
+        self.runtime.metrics(figures)
+
+    def _progress(self, number: int) -> Any:
+        def progress(done: int, total: int, note: str) -> None:
+            share = (number + done / max(1, total)) / len(self.judges)
+            self.runtime.progress(round(1000 * share), 1000, note)
+
+        return progress
+
+    def _pairs(self) -> list[Pair]:
+        """The two methods' responses side by side, in the candidate's order."""
+        candidates = _read(Path(self.generations) / "generations.parquet", Generation, "generations")
+        references = _read(
+            Path(self.reference_generations) / "generations.parquet", Generation, "reference_generations"
+        )
+        prompts = {p.id: p for p in _read(Path(self.prompts) / "prompts.parquet", Prompt, "prompts")}
+        if self.parts:
+            present = sorted({g.part for g in candidates})
+            if unknown := [part for part in self.parts if part not in present]:
+                raise BadInput(
+                    "parts", f"no generation is in part {unknown[0]!r}; there are {', '.join(present) or 'none'}"
+                )
+            candidates = [g for g in candidates if g.part in self.parts]
+            references = [g for g in references if g.part in self.parts]
+        if not candidates:
+            raise BadInput("generations", f"{self.generations} holds no generations")
+        by_key = {(g.prompt_id, g.sample): g for g in references}
+        asked = {(g.prompt_id, g.sample) for g in candidates}
+        if problem := _difference(asked, set(by_key)):
+            raise BadInput("reference_generations", f"{problem}; judge two methods on the same prompts and samples")
+        if unknown := sorted({g.prompt_id for g in candidates} - prompts.keys()):
+            raise BadInput("prompts", f"no prompt has the id {unknown[0]!r} that both methods answer")
+        return [
+            Pair(
+                prompt=prompts[g.prompt_id],
+                instruction=instruction_of(prompts[g.prompt_id]),
+                sample=g.sample,
+                candidate=g.text,
+                reference=by_key[g.prompt_id, g.sample].text,
+                candidate_method=g.method,
+                reference_method=by_key[g.prompt_id, g.sample].method,
+            )
+            for g in candidates
+        ]
+
+    def _canaries(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """The null model on some prompts, always the same ones: its verdicts are bought once for all methods."""
+        firsts = {pair.prompt.id: pair for pair in reversed(pairs) if pair.reference != self.canary_text}
+        chosen = sorted(firsts.values(), key=lambda pair: hashlib.sha256(pair.prompt.id.encode()).hexdigest())
+        return [
+            Pair(
+                prompt=pair.prompt,
+                instruction=pair.instruction,
+                sample=pair.sample,
+                candidate=" " * bool(pair.prompt.opening) + self.canary_text,
+                reference=pair.reference,
+                candidate_method=NULL_MODEL,
+                reference_method=pair.reference_method,
+                canary=True,
+            )
+            for pair in chosen[: self.canary]
+        ]
+
+    def _judged(self, slot: str, found: list[Verdict], session: Session, figures: dict[str, float]) -> dict[str, Any]:
+        """Adds a judge's figures, and returns what its summary says. Warns where the canary did not lose."""
+        prefix = "" if len(self.judges) == 1 else f"{slot}/"
+        real = [v for v in found if not v.canary]
+        parts = {part: summary([v for v in real if v.part == part]) for part in dict.fromkeys(v.part for v in real)}
+        said: dict[str, Any] = {"all": summary(real), "parts": parts, "warnings": []}
+        if canary := [v for v in found if v.canary]:
+            said["canary"] = canary_summary(canary)
+            if not said["canary"]["lost"]:
+                said["warnings"].append(_canary_warning(slot, said["canary"]))
+        if failures := int(said["all"]["failures"]):
+            low, high = said["all"]["win_rate_low"], said["all"]["win_rate_high"]
+            said["warnings"].append(
+                f"judges.{slot}: {failures} of {len(real)} verdicts failed; were they all lost or all won, the win "
+                f"rate would be {low:.1f} or {high:.1f}"
+            )
+        for warning in said["warnings"]:
+            _log.warning(warning)
+        figures |= {f"{prefix}{name}": value for name, value in said["all"].items()}
+        for part, values in parts.items() if len(parts) > 1 else ():
+            figures |= {f"{prefix}{part}/{name}": value for name, value in values.items()}
+        figures |= {f"{prefix}canary/{name}": value for name, value in said.get("canary", {}).items()}
+        figures |= {f"{prefix}requests/{name}": value for name, value in session.figures.items() if value == value}
+        return said
+
+
+def instruction_of(prompt: Prompt) -> str:
+    """What was asked, as a judge reads it: the prompt's text, or its messages; one user message stands by itself.
+
+    >>> instruction_of(Prompt(id="a", part="test", text="", messages=[{"role": "user", "content": "Why?"}]))
+    'Why?'
+    """
+    if not prompt.messages:
+        return prompt.text
+    if len(prompt.messages) == 1:
+        return prompt.messages[0]["content"]
+    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt.messages)
+
+
+def _decided(slot: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
+    try:
+        return judge.decide(pairs, order, session)
+    except BadInput as error:  # the judge names its own field; the user wrote it below `judges`
+        error.field = f"judges.{slot}.{error.field}"
+        error.args = (f"{error.field}: {error.problem}",)
+        raise
+
+
+def _canary_warning(slot: str, canary: dict[str, float]) -> str:
+    if "win_rate" not in canary:
+        return f"judges.{slot}: no verdict on the null model came; nothing shows that this judge tells responses apart"
+    return (
+        f"judges.{slot}: a null model that answers everything alike wins {canary['win_rate']:.0f} % of "
+        f"{canary['pairs']:.0f} prompts (up to {canary['high']:.0f} % by chance); it has to lose: distrust this judge"
+    )
+
+
+def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Agreement of every two judges over the pairs that both decided, a pair's orders taken together."""
+    means: dict[str, dict[Hashable, float]] = {}
+    for name in dict.fromkeys(v.judge for v in verdicts):
+        mine = by_pair([v for v in verdicts if v.judge == name and not v.canary and v.preference is not None])
+        means[name] = {key: sum(v.preference or 0.0 for v in group) / len(group) for key, group in mine.items()}
+    said = {}
+    for pair in itertools.combinations(means, 2):
+        if means[pair[0]].keys() & means[pair[1]].keys():
+            found = compare_judges({name: means[name] for name in pair})[pair]
+            said["~".join(pair)] = {
+                "items": found.items,
+                "raw": 100 * found.raw.estimate,
+                "kappa": found.kappa.estimate,
+                "kappa_low": found.kappa.low,
+                "kappa_high": found.kappa.high,
+                "base_rates": dict(zip(pair, found.base_rates, strict=True)),
+            }
+    return said
+
+
+def _difference(asked: set[tuple[str, int]], answered: set[tuple[str, int]]) -> str:
+    """One line that names what only one of the methods has; empty where they match."""
+    for missing, whose in ((asked - answered, "the reference"), (answered - asked, "the candidate")):
+        if missing:
+            ids = list(dict.fromkeys(prompt_id for prompt_id, _ in sorted(missing)))
+            shown = ", ".join(repr(i) for i in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+            return f"{whose} has no response (of that sample) to {shown}"
+    return ""
+
+
+def _read(path: Path, kind: type, field_name: str) -> list[Any]:
+    try:
+        return records.read(path, kind)
+    except (FileNotFoundError, ValueError) as error:
+        raise BadInput(field_name, str(error).splitlines()[0]) from error

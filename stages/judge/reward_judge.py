@@ -1,0 +1,81 @@
+"""The judge that needs no network: the gold reward decides which response is better."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stages.errors import BadInput
+from stages.judge.answers import IDENTICAL, VERDICT
+from stages.judge.verdicts import EITHER, Pair, Session, Verdict
+from stages.reward import Reward, judged_text
+
+PORTION = 64
+"""Responses scored between two reports of progress."""
+
+
+@dataclass
+class RewardJudge:
+    """Prefers the response with the higher reward: 2.0, 1.0, or 1.5 where they differ by no more than `tie`.
+
+    A reward reads each response by itself: there is no order to be fair about, and `order` counts for nothing.
+    """
+
+    reward: Any
+    """A `Reward` that guided, selected and trained nothing that is judged."""
+    name: str = "reward"
+    tie: float = 0.0
+    """Difference, in the reward's own unit, up to which neither wins."""
+
+    def decide(self, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
+        """Raises BadInput for `reward` where it is none, or returns scores that are not finite numbers."""
+        if not isinstance(self.reward, Reward):
+            raise BadInput("reward", f"{type(self.reward).__name__} is no reward: it has no score(prompts, responses)")
+        if not 0 <= self.tie < float("inf"):
+            raise BadInput("tie", f"{self.tie} is not a difference, 0 or more")
+        candidate = self._scores([(p, p.candidate) for p in pairs], session, 0)  # (N,)
+        reference = self._scores([(p, p.reference) for p in pairs], session, len(pairs))  # (N,)
+        difference = np.where(np.abs(candidate - reference) <= self.tie, 0.0, candidate - reference)
+        session.figures |= {"asked": 0, "bought": 0, "spent": 0.0}
+        return [
+            Verdict(
+                prompt_id=pair.prompt.id,
+                part=pair.prompt.part,
+                sample=pair.sample,
+                judge=self.name,
+                candidate=pair.candidate_method,
+                reference=pair.reference_method,
+                canary=pair.canary,
+                order=EITHER,
+                preference=1.5 + 0.5 * float(np.sign(difference[row])),
+                outcome=IDENTICAL if pair.candidate == pair.reference else VERDICT,
+                problem="",
+                candidate_chars=len(judged_text(pair.prompt, pair.candidate)),
+                reference_chars=len(judged_text(pair.prompt, pair.reference)),
+                answer=f"{candidate[row]:.6g} against {reference[row]:.6g}",
+                asked=0,
+                model="",
+                prompt_tokens=0,
+                completion_tokens=0,
+                cost=0.0,
+                request="",
+            )
+            for row, pair in enumerate(pairs)
+        ]
+
+    def _scores(self, asked: Sequence[tuple[Pair, str]], session: Session, done: int) -> np.ndarray:
+        """(N,) rewards of the given responses."""
+        scored = []
+        for start in range(0, len(asked), PORTION):
+            some = asked[start : start + PORTION]
+            values = np.asarray(
+                self.reward.score([p.prompt for p, _ in some], [text for _, text in some]), dtype=np.float64
+            )
+            if values.shape != (len(some),) or not np.isfinite(values).all():
+                raise BadInput(
+                    "reward", f"gave no finite number for each of {len(some)} responses to {some[0][0].prompt.id!r} …"
+                )
+            scored.append(values)
+            session.progress(done + start + len(some), 2 * len(asked), self.name)
+        return np.concatenate(scored) if scored else np.zeros(0)

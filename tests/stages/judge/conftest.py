@@ -1,0 +1,38 @@
+"""Every test of this folder: loopback without proxies, no key of yours, a stage that runs on given payloads."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages import records
+from stages.judge.judge import Judge
+from stages.judge.verdicts import Verdict
+from stages.runtime import Runtime
+
+sys.path.insert(0, str(Path(__file__).parent))  # loopback.py, judging.py, children.py
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def run_stage(tmp_path: Path) -> Callable[..., tuple[list[Any], dict[str, float]]]:
+    """Runs the stage on given payloads; (verdicts, metrics). Calls share the recorded answers alone."""
+    runs = iter(range(100))
+
+    def run(payloads: dict[str, Path], judges: dict[str, Any], **fields: Any) -> tuple[list[Any], dict[str, float]]:
+        out = tmp_path / "runs" / str(next(runs))
+        out.mkdir(parents=True)
+        metrics: dict[str, float] = {}
+        runtime = Runtime(metrics=metrics.update)
+        runtime.requests = tmp_path / "requests"  # type: ignore[attr-defined]
+        Judge(**({"canary": 0, "runtime": runtime} | payloads | {"judges": judges} | fields)).run(out)
+        return records.read(out / "verdicts.parquet", Verdict), metrics
+
+    return run
