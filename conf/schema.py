@@ -4,13 +4,26 @@ A YAML file takes its schema by `defaults: [/schema/<group>/<kind>@_here_, _self
 in the YAML files.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from pipeline.config import bounded
+
+def bounded(
+    default: Any,
+    what: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A schema field whose value must be `what`: finite, and within the bounds or among the choices given."""
+    rule = {"what": what, "least": least, "most": most, "above": above, "choices": choices}
+    return dataclasses.field(default=default, metadata={"rule": rule})
 
 
 @dataclass

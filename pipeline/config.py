@@ -74,24 +74,11 @@ def nearest(word: str, choices: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def bounded(
-    default: Any,
-    what: str,
-    *,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A schema field whose value must be `what`: finite, and within the bounds or among the choices given."""
-    rule = {"what": what, "least": least, "most": most, "above": above, "choices": choices}
-    return dataclasses.field(default=default, metadata={"rule": rule})
-
-
 def check(config: DictConfig, only: str = "") -> None:
     """Holds values under schemas against the schemas' bounds: all, or those on the way to and below the key `only`.
 
-    Raises UsageError naming the first that fails.
+    A schema's field carries its bounds as metadata (`conf.schema.bounded`). Raises UsageError naming the first that
+    fails.
     """
     for path, kind, node in _schemas(config, "", only):
         for f in dataclasses.fields(kind):

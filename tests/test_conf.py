@@ -126,7 +126,7 @@ def test_blocks_are_spelt_as_hydra_reads_them() -> None:
             assert all(not override.is_sweep_override() for override in parser.parse_overrides(values))
 
 
-ALLOWED = {"pipeline": {"conf", "hydra_plugins"}, "stages": set(), "sweeps": {"stages"}, "conf": {"pipeline"}}
+ALLOWED = {"pipeline": {"conf", "hydra_plugins"}, "stages": set(), "sweeps": {"stages"}, "conf": set()}
 ROOMS = {"pipeline", "stages", "sweeps", "conf", "hydra_plugins"}
 
 
