@@ -114,10 +114,7 @@ class Store:
         target = self.object(key)
         target.parent.mkdir(exist_ok=True)
         if target.exists() and self.find(key) is None:  # truncated by somebody: out of the way, for inspection
-            quarantine = self.root / "quarantine" / f"{key}.{uuid.uuid4().hex[:8]}"
-            quarantine.parent.mkdir(exist_ok=True)
-            target.chmod(0o755)
-            os.rename(target, quarantine)
+            self.quarantine(key)
         try:
             os.rename(staging, target)
         except OSError as error:
@@ -128,6 +125,14 @@ class Store:
         _fsync(target.parent)
         _read_only(target)
         return True
+
+    def quarantine(self, key: str) -> Path:
+        """Takes an object out of use, for inspection; returns where it lies now."""
+        place = self.root / "quarantine" / f"{key}.{uuid.uuid4().hex[:8]}"
+        place.parent.mkdir(exist_ok=True)
+        self.object(key).chmod(0o755)
+        os.rename(self.object(key), place)
+        return place
 
     def fail(self, staging: Path, key: str, failure: dict[str, Any]) -> Path:
         """Keeps the log and the reason of a failed attempt, drops the rest; returns the log's path."""

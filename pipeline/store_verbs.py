@@ -105,7 +105,7 @@ def verify(request: Request) -> int:
     store = request.store()
     bad = upkeep.damaged(store, quick="--quick" in request.flags)
     for key, problem in bad.items():
-        place = upkeep.quarantine(store, key)
+        place = store.quarantine(key)
         request.console.print(f"{key[:12]}: {problem}; moved to {place}", soft_wrap=True)
     count = sum(1 for _ in (store.root / "objects").glob("*/*"))
     request.console.print(f"{count} objects are whole, {len(bad)} were not")

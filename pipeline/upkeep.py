@@ -6,7 +6,6 @@ by `roots/<run>.json`, written at a run's start, so that checkouts that share a 
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import time
@@ -54,15 +53,6 @@ def damaged(store: Store, *, quick: bool = False) -> dict[str, str]:
     return found
 
 
-def quarantine(store: Store, key: str) -> Path:
-    """Takes an object out of use, for inspection; returns where it lies now."""
-    (store.root / "quarantine").mkdir(exist_ok=True)
-    target = store.root / "quarantine" / f"{key}.{uuid.uuid4().hex[:8]}"
-    store.object(key).chmod(0o755)
-    os.rename(store.object(key), target)
-    return target
-
-
 def forget(store: Store, key: str) -> bool:
     """Removes a published object; False where it is not there or somebody works on it."""
     lease = store.lease(key)
@@ -73,7 +63,7 @@ def forget(store: Store, key: str) -> bool:
     try:
         if not store.object(key).exists():
             return False
-        _remove(quarantine(store, key))
+        _remove(store.quarantine(key))
         return True
     finally:
         lease.release()

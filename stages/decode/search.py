@@ -3,21 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from stages.decode.engine import Response
 from stages.errors import BadInput
 from stages.records import Prompt
-
-
-class Reward(Protocol):
-    """What judges finished responses."""
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        """(N,) one reward a (prompt, response) pair; larger is better."""
-        ...
+from stages.reward import Reward
 
 
 @dataclass
