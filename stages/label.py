@@ -3,6 +3,7 @@
 tilt run goal=[labels]
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from stages.errors import BadInput
 from stages.records import Labelled, Prompt, Rollout
 from stages.reward import Reward
 from stages.runtime import Runtime
+from stages.shards import block, merge
+
+FILE = "labels.parquet"
 
 
 @dataclass
@@ -29,9 +33,22 @@ class Label:
 
     def run(self, out: Path) -> None:
         """Raises BadInput where no reward is named, a prompt is missing, or a reward is not a finite number."""
+        labelled = self._labelled(None)
+        records.write(Path(out) / FILE, Labelled, labelled)
+        self._report(labelled)
+
+    def run_shard(self, out: Path, index: int, count: int) -> None:
+        """The labels of a consecutive part of the rollouts."""
+        records.write(Path(out) / FILE, Labelled, self._labelled((index, count)))
+
+    def merge(self, parts: list[Path], out: Path) -> None:
+        """All shards' labels, as `run` would have written them."""
+        self._report(merge(parts, out, FILE, Labelled))
+
+    def _labelled(self, shard: tuple[int, int] | None) -> list[Labelled]:
         if not self.rewards:
             raise BadInput("rewards", "no reward is named; give at least one, such as rewards.proxy")
-        rollouts = records.read(Path(self.rollouts) / "rollouts.parquet", Rollout)
+        rollouts = block(records.read(Path(self.rollouts) / "rollouts.parquet", Rollout), shard)
         prompts = {p.id: p for p in records.read(Path(self.prompts) / "prompts.parquet", Prompt)}
         if not rollouts:
             raise BadInput("rollouts", "there are no rollouts to label")
@@ -41,7 +58,7 @@ class Label:
             name: self._scores(name, reward, rollouts, prompts, done * len(rollouts))
             for done, (name, reward) in enumerate(self.rewards.items())
         }  # (N,) each
-        labelled = [
+        return [
             Labelled(
                 **vars(rollout),
                 part=prompts[rollout.prompt_id].part,
@@ -49,14 +66,16 @@ class Label:
             )
             for i, rollout in enumerate(rollouts)
         ]
-        records.write(out / "labels.parquet", Labelled, labelled)
-        metrics = {"rollouts": float(len(rollouts)), "finished": float(np.mean([r.finished for r in rollouts]))}
-        for name, column in columns.items():
+
+    def _report(self, labelled: list[Labelled]) -> None:
+        metrics = {"rollouts": float(len(labelled)), "finished": float(np.mean([r.finished for r in labelled]))}
+        for name in self.rewards:
+            column = np.array([rollout.rewards[name] for rollout in labelled])  # (N,)
             metrics |= {f"{name}_mean": float(column.mean()), f"{name}_sd": float(column.std())}
         self.runtime.metrics(metrics)
 
     def _scores(
-        self, name: str, reward: Reward, rollouts: list[Rollout], prompts: dict[str, Prompt], done: int
+        self, name: str, reward: Reward, rollouts: Sequence[Rollout], prompts: dict[str, Prompt], done: int
     ) -> np.ndarray:
         """(N,) scores of one reward, in portions, so that progress is seen."""
         total = len(self.rewards) * len(rollouts)

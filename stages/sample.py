@@ -19,6 +19,9 @@ from stages.decode.policy import CausalLM
 from stages.decode.sampling import Sampling
 from stages.records import Rollout, write
 from stages.runtime import Runtime
+from stages.shards import block, merge
+
+FILE = "rollouts.parquet"
 
 
 @dataclass
@@ -36,9 +39,23 @@ class Sample:
 
     def run(self, out: Path) -> None:
         """Raises BadInput for what cannot be used, FloatingPointError where logits are not finite."""
+        rollouts, seconds = self._rollouts(None)
+        write(Path(out) / FILE, Rollout, rollouts)
+        self._report(rollouts, seconds)
+
+    def run_shard(self, out: Path, index: int, count: int) -> None:
+        """The rollouts of a consecutive part of the prompts: no draw depends on which prompts are decoded together."""
+        write(Path(out) / FILE, Rollout, self._rollouts((index, count))[0])
+
+    def merge(self, parts: list[Path], out: Path) -> None:
+        """All shards' rollouts, as `run` would have written them."""
+        self._report(merge(parts, out, FILE, Rollout), None)
+
+    def _rollouts(self, shard: tuple[int, int] | None) -> tuple[list[Rollout], float]:
+        """The shard's rollouts, all where there is none, and the seconds that sampling took."""
         self.sampling.check()
         require_positive(self.samples)
-        prompts = read_parts(self.prompts, self.parts)
+        prompts = block(read_parts(self.prompts, self.parts), shard)
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
         engine = Engine(
@@ -63,11 +80,15 @@ class Sample:
             )
             for row in responses
         ]
-        write(Path(out) / "rollouts.parquet", Rollout, rollouts)
+        return rollouts, seconds
+
+    def _report(self, rollouts: list[Rollout], seconds: float | None) -> None:
+        """`seconds` is the wall time of one process, None where several had a part in it."""
         lengths = [len(rollout.token_ids) for rollout in rollouts]
+        speed = {"tokens_per_second": sum(lengths) / seconds} if seconds else {}
         self.runtime.metrics(
-            {
-                "tokens_per_second": sum(lengths) / seconds,
+            speed
+            | {
                 "length": float(np.mean(lengths)),
                 "finished": float(np.mean([rollout.finished for rollout in rollouts])),
                 "distinct": len({(rollout.prompt_id, rollout.text) for rollout in rollouts}) / len(rollouts),

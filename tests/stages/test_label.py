@@ -112,3 +112,18 @@ def test_no_reward_is_refused(tmp_path: Path):
 def test_a_rollout_of_an_unknown_prompt_is_refused(tmp_path: Path):
     with pytest.raises(BadInput, match=r"^prompts: prompt 'z' has rollouts"):
         label(payload(tmp_path, ["a"], prompt_ids=["z"]), {"proxy": Length()})
+
+
+def test_shards_merge_into_the_same_bytes(tmp_path: Path) -> None:
+    folder = payload(tmp_path, ["good", "bad", "fair", "fine", "poor"])
+    told: dict[str, float] = {}
+    stage = Label(folder, folder, {"length": Length()}, Runtime(metrics=told.update))
+    for name in ("whole", "merged", "0", "1"):
+        (tmp_path / name).mkdir()
+    stage.run(tmp_path / "whole")
+    alone = dict(told)
+    for index in range(2):
+        stage.run_shard(tmp_path / str(index), index, 2)
+    stage.merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
+    assert (tmp_path / "whole/labels.parquet").read_bytes() == (tmp_path / "merged/labels.parquet").read_bytes()
+    assert told == alone
