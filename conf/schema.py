@@ -218,6 +218,8 @@ class Rollouts:
 class Executor:
     kind: str = bounded("local", "one of local, inprocess", choices=("local", "inprocess"))
     cores: int | None = bounded(None, "a positive number of cores", least=1)
+    memory: float | None = bounded(None, "a positive number of GiB", above=0)
+    retries: int = bounded(1, "a number of attempts, 0 or more", least=0)
     preload: list[str] = field(default_factory=list)
 
 

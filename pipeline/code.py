@@ -64,6 +64,7 @@ def _first_party(module: str, roots: frozenset[str]) -> bool:
 
 @cache
 def _tree(module: str) -> ast.Module:
+    _stamp(module)  # before it is read: what changes later is seen
     file = module_file(module)
     return ast.parse(file.read_bytes() if file else b"")
 
@@ -85,7 +86,7 @@ def imports(module: str) -> frozenset[str]:
     return frozenset(name for name in found if module_file(name))
 
 
-def _without_docstrings(tree: ast.AST) -> ast.AST:
+def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             # a bare string documents what stands before it too; no statement is changed by dropping it
@@ -99,13 +100,17 @@ def definitions(module: str) -> Mapping[str, str]:
 
     A file of the module's own name beside it (`report.html` beside `report.py`) counts with it, by its bytes.
     """
-    tree = _without_docstrings(_tree(module))
+    return _definitions(_tree(module), module_file(module))
+
+
+def _definitions(tree: ast.Module, file: Path | None) -> Mapping[str, str]:
+    tree = _without_docstrings(tree)
     parts: dict[str, list[str]] = {}
-    for node in tree.body:  # type: ignore[attr-defined]
+    for node in tree.body:
         name = node.name if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) else ""
         parts.setdefault(name, []).append(ast.dump(node))
     found = {name: hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:16] for name, dumps in parts.items()}
-    if file := module_file(module):
+    if file:
         for twin in sorted(file.parent.glob(f"{file.stem}.*")):
             if twin.suffix != ".py":
                 found[twin.name] = hashlib.sha256(twin.read_bytes()).hexdigest()[:16]
@@ -133,3 +138,46 @@ def _of_targets(names: tuple[str, ...]) -> Mapping[str, Mapping[str, str]]:
 def code_of(config: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
     """{module: {definition: hash}} of all first-party code that a stage's configuration reaches."""
     return _of_targets(tuple(sorted(set(targets(config)))))
+
+
+Stamps = Mapping[str, tuple[str, int, int]]
+"""{module: (source file, its time of change in ns, its size)}."""
+
+
+def stamps(code: Mapping[str, Any]) -> Stamps:
+    """The stamps of a stage's modules as they were read for its key."""
+    return {module: stamp for module in code if (stamp := _stamp(module))}
+
+
+@cache
+def _stamp(module: str) -> tuple[str, int, int] | None:
+    file = module_file(module)
+    return _stamped(file) if file else None
+
+
+def _stamped(file: Path) -> tuple[str, int, int]:
+    seen = file.stat()
+    return str(file), seen.st_mtime_ns, seen.st_size
+
+
+def changed_since(code: Mapping[str, Mapping[str, str]], stamped: Stamps) -> list[str]:
+    """Modules whose source is no longer what a key was made of. Looks into a file only where its stamp differs."""
+    found = []
+    for module, (path, *seen) in stamped.items():
+        file = Path(path)
+        try:
+            if list(_stamped(file)[1:]) == seen or _definitions(ast.parse(file.read_bytes()), file) == code[module]:
+                continue
+        except (OSError, SyntaxError):
+            pass
+        found.append(module)
+    return found
+
+
+@cache
+def declares(target: str, name: str) -> bool:
+    """Whether a class has a method of that name in its own body, found without importing it."""
+    module = module_of(target)
+    kind = target.removeprefix(f"{module}.")
+    classes = [node for node in _tree(module).body if isinstance(node, ast.ClassDef) and node.name == kind]
+    return any(isinstance(part, ast.FunctionDef) and part.name == name for node in classes for part in node.body)

@@ -1,32 +1,23 @@
 """Runs a graph: every stage at most once, what is published reused, what fails takes only its descendants with it."""
 
-import subprocess
+import errno
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
+from pipeline.attempt import Attempts, Failure
+from pipeline.errors import UsageError
 from pipeline.executors import Executor, InProcess
-from pipeline.graph import Graph, Node, with_paths
+from pipeline.graph import Graph, Node
 from pipeline.progress import View
-from pipeline.stage import Spec, lineage
+from pipeline.stage import Spec
 from pipeline.store import Store
 from pipeline.tracking import Tracking
 
 POLL = 0.2
-
-
-@dataclass
-class Failure:
-    node: Node
-    kind: str
-    message: str
-    """One line; names the configuration key where a field is at fault."""
-    log: Path | None
-    exit_code: int | None = None
-    """Of the error's own, where it has one (a budget that was reached)."""
+LONGEST_PAUSE = 30.0
 
 
 @dataclass
@@ -49,77 +40,124 @@ class Outcome:
         return 2 if all(failure.kind in ("input", "disk") for failure in self.failed.values()) else 1
 
 
+@dataclass
+class _Work:
+    """A node that is being run, and what of the machine is its own meanwhile."""
+
+    spec: Spec
+    cores: int
+    memory: float
+
+
 class Execution:
     """One pass over a graph with one executor. `run` returns the outcome; KeyboardInterrupt ends all workers first."""
 
-    def __init__(self, graph: Graph, store: Store, executor: Executor, view: View, tracking: Tracking) -> None:
-        self.graph, self.store, self.executor, self.view, self.tracking = graph, store, executor, view, tracking
+    def __init__(
+        self, graph: Graph, store: Store, executor: Executor, view: View, tracking: Tracking, retries: int = 0
+    ) -> None:
+        """Raises UsageError for a stage that asks for more memory than the executor has."""
+        self.graph, self.store, self.executor, self.view, self.retries = graph, store, executor, view, retries
+        for node in graph.nodes.values():
+            if node.resources.memory > executor.memory:
+                raise UsageError(
+                    f"{node.config_key('resources.memory')}: {node.resources.memory:g} GiB is more than there is "
+                    f"({executor.memory:.1f} GiB); ask for less or set executor.memory"
+                )
         self.outcome = Outcome()
+        self.attempts = Attempts(graph, store, tracking)
         self._seconds: dict[str, float] = {}
         self._pending = dict(graph.nodes)
-        self._leases: dict[str, SoftFileLease] = {}
-        self._waiting: dict[str, SoftFileLease] = {}
-        self._running: dict[str, Spec] = {}
-        self._threads: dict[str, int] = {}
-        self._polled = 0.0
+        self._missing = {key: set(node.needs) for key, node in graph.nodes.items()}
+        """What a node still waits for."""
+        self._needed_by: dict[str, list[str]] = {key: [] for key in graph.nodes}
+        for key, node in graph.nodes.items():
+            for upstream in dict.fromkeys(node.needs):
+                self._needed_by[upstream].append(key)
+        self._ready = {key: None for key, missing in self._missing.items() if not missing}
         self._below = {key: 0 for key in graph.nodes}
         """Length of the longest chain of stages that waits for a stage."""
         for key in reversed(graph.nodes):
-            for upstream in graph.nodes[key].inputs.values():
+            for upstream in graph.nodes[key].needs:
                 self._below[upstream] = max(self._below[upstream], self._below[key] + 1)
-        self._commit = _commit()
+        self._leases: dict[str, SoftFileLease] = {}
+        self._waiting: dict[str, SoftFileLease] = {}
+        self._running: dict[str, _Work] = {}
+        self._tried: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._polled = 0.0
         if isinstance(executor, InProcess):
             executor.listener = self._handle
 
     def run(self) -> Outcome:
+        """Raises UsageError where the store cannot be written and something would have to be."""
         try:
             while self._pending or self._running:
                 self._start_ready()
-                for event in self.executor.events(POLL if self._running or self._waiting else 0.0):
+                idle = not (self._running or self._waiting or self._not_before)
+                for event in self.executor.events(0.0 if idle else POLL):
                     self._handle(event)
         except BaseException:
             self.executor.stop()
             raise
         finally:
-            for spec in self._running.values():
-                self.store.discard(spec.staging)
+            for work in self._running.values():
+                self.store.abandon(work.spec.staging)
             for lease in self._leases.values():
                 lease.release(force=True)
         return self.outcome
 
     def _start_ready(self) -> None:
-        finished = {*self.outcome.reused, *self.outcome.done}
-        ready = [key for key, node in self._pending.items() if finished.issuperset(node.inputs.values())]
-        poll = time.monotonic() - self._polled > POLL
+        now = time.monotonic()
+        if poll := now - self._polled > POLL:
+            self._polled = now
+        looked_at = [key for key in self._ready if poll or key not in self._waiting]
         startable = []
-        for key in ready:
-            if key in self._waiting and not poll:
-                continue
-            if manifest := self.store.find(key):
-                self._waiting.pop(key, None)
-                self._seconds[key] = manifest.seconds
-                self.outcome.reused.append(key)
-                self.view.reused(self._pending.pop(key))
-                continue
-            startable.append(key)
-        if poll:
-            self._polled = time.monotonic()
-        startable.sort(key=self._depth_below, reverse=True)  # what most stages wait for goes first
-        free = self.executor.cores - sum(self._threads.values())
+        while looked_at:
+            key = looked_at.pop(0)
+            if self._published(key):
+                looked_at += self._finish(key)
+            else:
+                startable.append(key)
+        startable = [key for key in startable if self._not_before.get(key, 0.0) <= now]
+        startable.sort(key=lambda key: self._below[key], reverse=True)  # what most stages wait for goes first
         for position, key in enumerate(startable):
-            if free < 1:
+            cores = self.executor.cores - sum(work.cores for work in self._running.values())
+            memory = self.executor.memory - sum(work.memory for work in self._running.values())
+            if cores < 1:
                 return
+            wanted = self.graph.nodes[key].resources
             # all cores to a stage that is alone, an equal share to each of several that can run side by side
-            threads = max(1, free // (len(startable) - position))
-            wanted = self._pending[key].config.get("resources") or {}
-            threads = min(threads, int(wanted.get("cores") or threads))
-            if self._begin(key, threads):
-                free -= threads
+            share = max(1, cores // (len(startable) - position))
+            share = min(wanted.cores, self.executor.cores) if wanted.cores else max(share, wanted.processes)
+            share = min(share, self.executor.cores)
+            # what does not fit waits for its turn, and what comes after it may overtake it
+            if share <= cores and (wanted.memory <= memory or not self._running):
+                self._begin(key, share)
 
-    def _depth_below(self, key: str) -> int:
-        return self._below[key]
+    def _published(self, key: str) -> bool:
+        node = self.graph.nodes[key]
+        manifest = self.store.find(key) or (self.store.find(node.whole) if node.whole else None)
+        if manifest is None:
+            return False
+        self._seconds[key] = manifest.seconds
+        self._waiting.pop(key, None)
+        self.outcome.reused.append(key)
+        self.view.reused(node)
+        return True
 
-    def _begin(self, key: str, threads: int) -> bool:
+    def _finish(self, key: str) -> list[str]:
+        """Takes a node that is in the store off the list; returns what has become ready by it."""
+        self._pending.pop(key, None)
+        self._ready.pop(key, None)
+        fresh = []
+        for other in self._needed_by[key]:
+            self._missing[other].discard(key)
+            if not self._missing[other] and other in self._pending:
+                fresh.append(other)
+        self._ready |= dict.fromkeys(fresh)
+        return fresh
+
+    def _begin(self, key: str, cores: int) -> None:
         node = self._pending[key]
         lease = self._waiting.get(key) or self.store.lease(key)
         try:
@@ -128,31 +166,27 @@ class Execution:
             if key not in self._waiting:
                 self.view.waiting(node)
                 self._waiting[key] = lease
-            return False
+            return
+        except OSError as error:
+            raise self.store.unwritable(error) from error
         self._waiting.pop(key, None)
+        self._not_before.pop(key, None)
         self._leases[key] = lease
         if self.store.find(key):  # published between our look and our lease
             self._release(key)
-            return False
+            return
+        self._tried[key] = self._tried.get(key, 0) + 1
+        try:
+            spec = self.attempts.spec(node, cores, self._tried[key], self._seconds, set(self.outcome.reused))
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC):
+                raise
+            raise self.store.unwritable(error) from error
         del self._pending[key]
-        ancestors = [self.graph.nodes[k] for k in self.graph.ancestors(key)]
-        spec = Spec(
-            key=key,
-            name=node.name,
-            config=with_paths(node.config, self.store.payload),
-            staging=self.store.stage(key),
-            threads=threads,
-            preimage=node.preimage,
-            code=node.code,
-            inputs={name: upstream for name, upstream in node.inputs.items()},
-            commit=self._commit,
-            lineage=lineage(ancestors, self._seconds, set(self.outcome.reused)),
-            tracking=self.tracking,
-        )
-        self._running[key], self._threads[key] = spec, threads
-        self.view.started(node, threads)
+        del self._ready[key]
+        self._running[key] = _Work(spec, cores, node.resources.memory)
+        self.view.started(node, spec.threads)
         self.executor.start(spec)
-        return True
 
     def _handle(self, received: tuple[str, tuple[Any, ...]]) -> None:
         key, event = received
@@ -160,7 +194,7 @@ class Execution:
         if event[0] == "progress":
             self.view.progressed(node, *event[1:])
             return
-        spec = self._running[key]
+        spec = self._running[key].spec
         if event[0] == "done":
             try:
                 self.store.publish(spec.staging, key)
@@ -170,40 +204,35 @@ class Execution:
                 self._seconds[key] = event[2]
                 self.outcome.done.append(key)
                 self.view.finished(node, event[1], event[2])
+                self._finish(key)
+        del self._running[key]
         if event[0] == "failed":
             self._fail(node, spec, event[1])
-        del self._running[key], self._threads[key]
         self._release(key)
 
-    def _fail(self, node: Node, spec: Spec, failure: dict[str, Any]) -> None:
-        message = failure["message"]
-        if failure["kind"] == "input":
-            message = f"{node.config_key(failure['field'])}: {message}"
-        elif failure["kind"] == "disk":
-            message = (
-                f"store: no space or permission while '{node.name}' was writing to {self.store.root} ({message}); "
-                "free some space or set store=/another/disk, then run again: what is finished is kept"
-            )
-        try:
-            log = self.store.fail(spec.staging, node.key, failure | {"stage": node.name})
-        except OSError:  # a full disk cannot even take the log
-            log = None
-            self.store.discard(spec.staging)
-        self.outcome.failed[node.key] = Failure(node, failure["kind"], message, log, failure.get("exit_code"))
+    def _fail(self, node: Node, spec: Spec, told: dict[str, Any]) -> None:
+        failure = self.attempts.failure(node, spec, told)
+        allowed = self.retries if node.resources.retries is None else node.resources.retries
+        if self.store.find(node.key):  # another attempt, to which our lease had passed, was faster
+            self.outcome.reused.append(node.key)
+            self.view.overtaken(node)
+            self._finish(node.key)
+            return
+        if told.get("retryable") and self._tried[node.key] <= allowed:
+            pause = min(LONGEST_PAUSE, 2.0 ** (self._tried[node.key] - 1))
+            self._pending[node.key] = node
+            self._ready[node.key] = None
+            self._not_before[node.key] = time.monotonic() + pause
+            self.view.retried(node, failure.message, pause)
+            return
+        self.outcome.failed[node.key] = failure
         self.view.failed(node)
-        for key in [k for k in self._pending if node.key in self.graph.ancestors(k)]:
-            self.outcome.skipped[key] = node.key
-            self._waiting.pop(key, None)
-            self.view.skipped(self._pending.pop(key), node)
+        below = list(self._needed_by[node.key])
+        while below:
+            if (key := below.pop(0)) in self._pending:
+                self.outcome.skipped[key] = node.key
+                self.view.skipped(self._pending.pop(key), node)
+                below += self._needed_by[key]
 
     def _release(self, key: str) -> None:
         self._leases.pop(key).release(force=True)
-
-
-def _commit() -> str:
-    """The git commit of the working directory, empty outside of a checkout."""
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return found.stdout.strip()

@@ -9,36 +9,39 @@ import os
 import signal
 import time
 from collections import deque
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Protocol
 
-from pipeline.stage import Spec, child, perform
+from pipeline.resources import available_cores, available_memory
+from pipeline.stage import Spec, perform
+from pipeline.workers import Forked, Started, Worker, end
 
 Event = tuple[str, tuple[Any, ...]]
 """(key, event); events are those of `pipeline.stage.perform`."""
 
 
 class Executor(Protocol):
-    """`cores` in all; `start` must only be called with `spec.threads` of them free."""
+    """`cores` and GiB of `memory` in all; `start` must only be called where what the spec needs of them is free."""
 
     cores: int
+    memory: float
 
     def start(self, spec: Spec) -> None: ...
     def events(self, seconds: float) -> list[Event]: ...
     def stop(self) -> None: ...
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class InProcess:
-    """Runs every stage here and now, one after the other: for debuggers, and where processes are not wanted."""
+    """Runs every stage here and now, one after the other: for debuggers, and where processes are not wanted.
 
-    def __init__(self, cores: int | None = None) -> None:
+    What it runs cannot be ended from outside: a stage's `timeout` and `processes` do not count here.
+    """
+
+    def __init__(self, cores: int | None = None, memory: float | None = None) -> None:
         self.cores = cores or available_cores()
+        self.memory = memory or available_memory()
         self._queue: deque[Event] = deque()
         self.listener: Any = None
         """Called with progress while a stage runs, since nobody can poll meanwhile."""
@@ -63,67 +66,79 @@ class InProcess:
         self._queue.clear()
 
 
+@dataclass
+class _Running:
+    spec: Spec
+    worker: Worker
+    deadline: float | None
+
+
 class Local:
     """Worker processes forked from a server that has the heavy libraries loaded (importing them costs seconds)."""
 
-    def __init__(self, cores: int | None = None, preload: tuple[str, ...] = ()) -> None:
+    def __init__(self, cores: int | None = None, memory: float | None = None, preload: tuple[str, ...] = ()) -> None:
         self.cores = cores or available_cores()
+        self.memory = memory or available_memory()
         # the server must not start with a BLAS or OpenMP pool of its own; each child sets its threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
-        self._running: dict[str, tuple[BaseProcess, Connection]] = {}
+        self._running: dict[str, _Running] = {}
 
     def start(self, spec: Spec) -> None:
-        ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=child, args=(spec, theirs), name=spec.name)
-        process.start()
-        theirs.close()
-        self._running[spec.key] = (process, ours)
+        worker = Started(spec) if spec.processes > 1 else Forked(spec, self._context)
+        deadline = time.monotonic() + spec.timeout if spec.timeout else None
+        self._running[spec.key] = _Running(spec, worker, deadline)
 
     def events(self, seconds: float) -> list[Event]:
+        """What arrived, waiting at most `seconds` for the first; a worker past its time is ended."""
         if not self._running:
             time.sleep(seconds)
             return []
-        wait([connection for _, connection in self._running.values()], timeout=seconds)
+        wait([running.worker.connection for running in self._running.values()], timeout=seconds)
         found: list[Event] = []
-        for key, (process, connection) in list(self._running.items()):
-            final = False
-            try:
-                while connection.poll():
-                    event = connection.recv()
-                    final = event[0] in ("done", "failed")
-                    found.append((key, event))
-                    if final:
-                        break
-            except (EOFError, OSError):
-                process.join()
-                found.append((key, ("failed", _died(process.exitcode))))
-                final = True
-            if final:
-                process.join(30)
-                if process.is_alive():  # its work is done and reported; something in it will not end
-                    process.kill()
-                    process.join()
-                connection.close()
+        for key, running in list(self._running.items()):
+            events = self._received(running)
+            if not events and running.deadline and time.monotonic() > running.deadline:
+                events = [("failed", _late(running.spec))]
+            if events and events[-1][0] in ("done", "failed"):
+                running.worker.exit_code(0.0 if events[-1][0] == "failed" else 30.0)
+                end(running.worker)  # what it may have left running; itself, where something in it will not end
+                running.worker.connection.close()
                 del self._running[key]
+            found += [(key, event) for event in events]
         return found
 
+    def _received(self, running: _Running) -> list[tuple[Any, ...]]:
+        events: list[tuple[Any, ...]] = []
+        connection = running.worker.connection
+        try:
+            while connection.poll():
+                events.append(connection.recv())
+                if events[-1][0] in ("done", "failed"):
+                    break
+        except (EOFError, OSError):
+            events.append(("failed", _died(running.worker.exit_code(5.0))))
+        return events
+
     def stop(self) -> None:
-        """Ends all workers: SIGTERM, SIGKILL to those that live on after 5 s."""
-        processes = [process for process, _ in self._running.values()]
-        for process in processes:
-            process.terminate()
+        """Ends all workers: SIGTERM, SIGKILL to those that live on after 5 s in all."""
         deadline = time.monotonic() + 5
-        for process in processes:
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for running in self._running.values():
+            with suppress(ProcessLookupError):
+                os.kill(running.worker.pid, signal.SIGTERM)
+        for running in self._running.values():
+            end(running.worker, max(0.0, deadline - time.monotonic()))
         self._running.clear()
 
 
 def _died(code: int | None) -> dict[str, Any]:
     name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
     hint = "; was memory short?" if code == -signal.SIGKILL else ""
-    return {"kind": "error", "field": "", "message": f"its process ended without a word ({name}){hint}"}
+    message = f"its process ended without a word ({name}){hint}"
+    return {"kind": "error", "field": "", "message": message, "retryable": bool(code and code < 0)}
+
+
+def _late(spec: Spec) -> dict[str, Any]:
+    problem = f"ran longer than the {spec.timeout:g} s it is given; give it more, or fewer rows a shard"
+    return {"kind": "timeout", "field": "resources.timeout", "message": problem, "retryable": False}

@@ -6,8 +6,8 @@ becomes the list of all of them.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,17 @@ from pipeline.config import FILE, STAGE, config_key, nearest
 from pipeline.errors import UsageError
 from pipeline.keys import digest, file_digest, preimage
 from pipeline.points import Point
+from pipeline.resources import Resources
+from pipeline.secrets import secret_in, secrets
 
 COMPARE = "compare"
+CODE = ("track", "pin", "ignore")
+"""What the code of a stage does to its key: `track` counts; `pin` stays what it was in the newest result of the same
+configuration and inputs; `ignore` never counts."""
+
+Code = Mapping[str, Mapping[str, str]]
+Pinned = Callable[[dict[str, Any]], str | None]
+"""The code part of the newest published result that has all other parts of a key's pre-image in common."""
 
 
 @dataclass
@@ -33,9 +42,22 @@ class Node:
     inputs: dict[str, str]
     """Upstream keys by the name they go by."""
     preimage: dict[str, Any]
-    code: Mapping[str, Mapping[str, str]]
+    code: Code
     points: list[Point]
     """Where it stands in the sweep."""
+    resources: Resources = field(default_factory=Resources)
+    tracked: bool = True
+    """Whether its code counts as it stands in the source now."""
+    parts: list[str] = field(default_factory=list)
+    """Keys of the shards that it is merged from, in order."""
+    shard: tuple[int, int] | None = None
+    """(index, count) where this is a shard; `whole` is then what it is a part of."""
+    whole: str = ""
+
+    @property
+    def needs(self) -> list[str]:
+        """Keys that must be published before it can run."""
+        return [*self.inputs.values(), *self.parts]
 
     def config_key(self, path: str) -> str:
         """The configuration key behind a field of this stage, as the user would write it."""
@@ -46,24 +68,31 @@ class Node:
 class Graph:
     """Unique stages in an order in which every stage comes after its inputs."""
 
-    def __init__(self, points: Iterable[Point]) -> None:
+    def __init__(self, points: Iterable[Point], pinned: Pinned | None = None) -> None:
         """Raises UsageError for references to nothing, cycles, missing values and files, unknown targets."""
         self.points = list(points)
+        self.pinned = pinned
         self.nodes: dict[str, Node] = {}
         self.goals: list[str] = []
         self._files: dict[str, str] = {}
         self._references: dict[int, list[str]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
         self._code: dict[int, str] = {}
+        self._secrets = secrets()
         self.naive = 0
         for point in self.points:
+            point.stages = {}
             goals = point.resolve("goal")
             for name in [g for g in goals if g != COMPARE]:
                 self._goal(self._expand(point, name, ()))
         if any(COMPARE in point.resolve("goal") for point in self.points):
             self._goal(self._compare())
         self.naive = sum(len(point.stages) for point in self.points)
-        order = TopologicalSorter({key: set(node.inputs.values()) for key, node in self.nodes.items()}).static_order()
+        self.sort()
+
+    def sort(self) -> None:
+        """Puts every node after what it needs."""
+        order = TopologicalSorter({key: set(node.needs) for key, node in self.nodes.items()}).static_order()
         self.nodes = {key: self.nodes[key] for key in order}
 
     def _goal(self, key: str | None) -> None:
@@ -75,7 +104,7 @@ class Graph:
         seen: set[str] = set()
         todo = [key]
         while todo:
-            for upstream in self.nodes[todo.pop()].inputs.values():
+            for upstream in self.nodes[todo.pop()].needs:
                 if upstream not in seen:
                     seen.add(upstream)
                     todo.append(upstream)
@@ -131,18 +160,28 @@ class Graph:
             code = code_of(config)
         except (ModuleNotFoundError, SyntaxError) as error:
             raise UsageError(f"{config_key(point.config, f'{where}._target_')}: {error}") from error
+        mode = config.get("code", "track")
+        if mode not in CODE:
+            raise UsageError(f"{config_key(point.config, f'{where}.code')}: {mode} is not one of {', '.join(CODE)}")
         if id(code) not in self._code:  # `code_of` returns the same mapping for the same targets
             self._code[id(code)] = digest(code)
         counted = _replace(config, lambda text: self._counted(text, point, where))
         try:
-            image = preimage(config["_target_"], counted, self._code[id(code)], list(inputs.values()))
+            part = "ignored" if mode == "ignore" else self._code[id(code)]
+            image = preimage(config["_target_"], counted, part, list(inputs.values()))
+            if mode == "pin" and self.pinned and (kept := self.pinned(image)):
+                image["code"] = kept
             key = digest(image)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}: {error}") from error
         if key in self.nodes:
             self.nodes[key].points.append(point)
         else:
-            self.nodes[key] = Node(key, name, config["_target_"], config, inputs, image, code, [point])
+            resources = Resources.of(config, lambda path: config_key(point.config, f"{where}.{path}"))
+            tracked = image["code"] == self._code[id(code)]
+            self.nodes[key] = Node(
+                key, name, config["_target_"], config, inputs, image, code, [point], resources, tracked
+            )
         return key
 
     def _counted(self, text: str, point: Point, where: str) -> Any:
@@ -155,6 +194,11 @@ class Graph:
                     raise UsageError(f"{_field_of(point, where, text)}: {path} does not exist")
                 self._files[path] = file_digest(Path(path))
             return {"$file": self._files[path]}
+        if variable := secret_in(text, self._secrets):
+            raise UsageError(
+                f"{_field_of(point, where, text)}: holds the value of ${variable}, which would be kept with the "
+                "result; give the variable's name instead"
+            )
         return text
 
 

@@ -13,9 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 OUTSIDE_THE_KEY = ("runtime", "resources", "device")
 """Fields, at any depth, that cannot change a result: devices, rows a batch, cores."""
+FOR_THE_RUNNER = ("resources", "code", "version")
+"""Keys of a stage's configuration that are no fields of its class."""
 
 
 def canonical(value: Any) -> Any:
@@ -77,16 +79,18 @@ def _counting(value: Any) -> Any:
 
 
 def preimage(target: str, config: Mapping[str, Any], code: str, inputs: Sequence[str]) -> dict[str, Any]:
-    """What a key is the hash of: {schema, stage, code, libraries, config, inputs}.
+    """What a key is the hash of: {schema, stage, version, code, libraries, config, inputs}.
 
     `config` is the stage's full configuration in which references stand as the keys of what they refer to and files
-    as the hash of their content; `inputs` are these upstream keys.
+    as the hash of their content; `inputs` are these upstream keys. Of the words for the runner, `resources` and
+    `code` do not count and `version` does.
     """
     return {
         "schema": SCHEMA,
         "stage": target,
+        "version": config.get("version", 0),
         "code": code,
         "libraries": library_versions(),
-        "config": _counting(config),
+        "config": _counting({name: value for name, value in config.items() if name not in FOR_THE_RUNNER}),
         "inputs": sorted(set(inputs)),
     }

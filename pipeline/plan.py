@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.graph import Graph, Node, show
+from pipeline.estimate import Estimate, estimate
+from pipeline.graph import Graph, Node, Pinned, show
+from pipeline.keys import digest
 from pipeline.store import Manifest, Store
 
 REUSE, RUN, STALE = "reuse", "run", "stale"
@@ -26,6 +28,10 @@ class Planned:
     manifest: Manifest | None = None
     seconds: float | None = None
     """Median wall time of past executions of this stage class; None where there were none."""
+    cost: Estimate | None = None
+    """What a stage that pays for answers is going to pay, where it can tell."""
+    shards: tuple[int, int] | None = None
+    """(published, all) of a stage that is computed in parts and not yet whole."""
 
 
 @dataclass
@@ -41,6 +47,28 @@ class Plan:
         """Estimated work left in seconds on the past machine, over those stages that ran before."""
         return sum(planned.seconds or 0.0 for planned in self.to_run)
 
+    def costs(self) -> list[Estimate]:
+        """Of all stages that are to run and pay for something."""
+        return [planned.cost for planned in self.to_run if planned.cost]
+
+
+def pinned(store: Store) -> Pinned:
+    """Finds the code that a stage under `code: pin` keeps: that of its newest result. Reads the store when asked."""
+    newest: dict[str, tuple[str, str]] = {}
+
+    def find(image: dict[str, Any]) -> str | None:
+        if not newest:
+            for manifest in store.manifests():
+                rest = _without_code(manifest.preimage)
+                newest[rest] = max(newest.get(rest, ("", "")), (manifest.started, manifest.preimage["code"]))
+        return newest.get(_without_code(image), (None, None))[1]
+
+    return find
+
+
+def _without_code(image: dict[str, Any]) -> str:
+    return digest({name: value for name, value in image.items() if name != "code"})
+
 
 def plan(graph: Graph, store: Store) -> Plan:
     """Looks up every node. A node is to run as soon as its own key is missing, whatever its inputs do."""
@@ -51,22 +79,34 @@ def plan(graph: Graph, store: Store) -> Plan:
             relatives.setdefault(manifest.preimage["stage"], []).append(manifest)
     result = Plan(graph)
     for key, node in graph.nodes.items():
+        if node.shard:
+            continue
         manifest = found[key]
         past = relatives.get(node.target, [])
         seconds = statistics.median(m.seconds for m in past) if past else None
         if manifest:
-            result.stages.append(Planned(node, REUSE, "", manifest, manifest.seconds))
+            result.stages.append(Planned(node, REUSE, _kept(node, manifest), manifest, manifest.seconds))
             continue
+        cost = estimate(node, store)
+        parts = (sum(found[part] is not None for part in node.parts), len(node.parts)) if node.parts else None
         told = [list(differences(node, other)) for other in past if other.stage == node.name]
         if store.object(key).exists():
-            result.stages.append(Planned(node, STALE, "its object is damaged", None, seconds))
+            result.stages.append(Planned(node, STALE, "its object is damaged", None, seconds, cost, parts))
         elif told:
             least = min(told, key=len)
             reason = "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
-            result.stages.append(Planned(node, STALE, reason, None, seconds))
+            result.stages.append(Planned(node, STALE, reason, None, seconds, cost, parts))
         else:
-            result.stages.append(Planned(node, RUN, "never ran", None, seconds))
+            result.stages.append(Planned(node, RUN, "never ran", None, seconds, cost, parts))
     return result
+
+
+def _kept(node: Node, manifest: Manifest) -> str:
+    """What to say of a result whose code does not count as it stands now."""
+    if node.tracked:
+        return ""
+    changed = [told.removeprefix("code: ") for told in _code_differences(manifest.code, node.code)]
+    return f"code not tracked; changed since: {', '.join(changed[:3])}" if changed else ""
 
 
 def differences(node: Node | Manifest, other: Manifest) -> Iterator[str]:
@@ -83,6 +123,8 @@ def differences(node: Node | Manifest, other: Manifest) -> Iterator[str]:
             yield f"file {path.removesuffix('.$file')} changed"
         else:
             yield f"{path}: {_spelt(before, path)} → {_spelt(after, path)}"
+    if old.get("version", 0) != new.get("version", 0):
+        yield f"version: {old.get('version', 0)} → {new.get('version', 0)}"
     if old["code"] != new["code"]:
         yield from _code_differences(other.code, node.code)
     for name, release in new["libraries"].items():

@@ -19,13 +19,16 @@ class View(Protocol):
     def progressed(self, node: Node, done: float, total: float, note: str) -> None: ...
     def waiting(self, node: Node) -> None: ...
     def finished(self, node: Node, metrics: dict[str, Any], seconds: float) -> None: ...
+    def overtaken(self, node: Node) -> None: ...
+    def retried(self, node: Node, message: str, pause: float) -> None: ...
     def failed(self, node: Node) -> None: ...
     def skipped(self, node: Node, because: Node) -> None: ...
 
 
 def title(node: Node) -> str:
-    """`decode [vas beta=4]`: the stage, and its point where it belongs to one alone."""
-    return f"{node.name} ({node.points[0].label})" if len(node.points) == 1 and node.points[0].label else node.name
+    """`decode (vas beta=4) 2/8`: the stage, its point where it belongs to one alone, its shard where it is one."""
+    point = f" ({node.points[0].label})" if len(node.points) == 1 and node.points[0].label else ""
+    return f"{node.name}{point}" + (f" {node.shard[0] + 1}/{node.shard[1]}" if node.shard else "")
 
 
 class Terminal:
@@ -86,6 +89,15 @@ class Terminal:
         self.counts["done"] += 1
         figures = " · ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
         self._line("✓", "green", title(node), f"{seconds:.1f} s" + (f" · {figures}" if figures else ""))
+
+    def overtaken(self, node: Node) -> None:
+        self._drop(node)
+        self.counts["reused"] += 1
+        self._line("●", "blue", title(node), "another process was faster")
+
+    def retried(self, node: Node, message: str, pause: float) -> None:
+        self._drop(node)
+        self._line("↻", "yellow", title(node), f"{message}; trying again in {pause:.0f} s")
 
     def failed(self, node: Node) -> None:
         self._drop(node)

@@ -1,13 +1,19 @@
 """One execution of one stage, inside the process that runs it.
 
+    python -m pipeline.stage SPEC.json      a stage in a process of its own: DDP's ranks are relaunched as this, so that
+                                            they never run the sweep again
+
 The supervisor hands over a `Spec` and receives events; what the stage wrote lies in the staging folder, its manifest
 last. Nothing here publishes: that is the supervisor's, which holds the lease.
 """
 
+import ctypes
+import dataclasses
 import datetime
-import importlib
+import errno
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -16,20 +22,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.build import NotAField, build
+from pipeline.code import Stamps, changed_since
 from pipeline.errors import no_space
 from pipeline.store import Manifest, write_manifest
 from pipeline.tracking import Tracking, tracker
 
 Send = Callable[[tuple[Any, ...]], None]
+PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""Errors of file systems and networks that another attempt may not meet."""
 
 
 class Stage(Protocol):
     """What the runner needs of a stage: its fields are its configuration, `run` writes the payload into `out`.
 
-    A `runtime` field, where there is one, is handed the execution's handles (progress, metrics, loggers, …).
+    A `runtime` field, where there is one, is handed the execution's handles (progress, metrics, loggers, …). A stage
+    that can be split has `run_shard(out, index, count)` and `merge(parts, out)` too: merged, the payloads of all shards
+    are what `run` would have written.
     """
 
     def run(self, out: Path) -> None: ...
@@ -51,52 +64,54 @@ class Spec:
     commit: str
     lineage: list[dict[str, Any]] = field(default_factory=list)
     tracking: Tracking = field(default_factory=Tracking)
+    sources: Stamps = field(default_factory=dict)
+    """Source files as the key saw them; empty where the code does not count as it stands."""
+    shard: tuple[int, int] | None = None
+    """(index, count) where only a shard is to be computed."""
+    parts: list[str] = field(default_factory=list)
+    """Payloads of the shards where they are to be merged."""
+    processes: int = 1
+    timeout: float | None = None
+    attempt: int = 1
+
+    def save(self) -> Path:
+        """Into the staging folder, for a process that starts from nothing; returns the file."""
+        path = self.staging / "spec.json"
+        path.write_text(json.dumps(dataclasses.asdict(self) | {"staging": str(self.staging)}))
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Spec":
+        loaded = json.loads(path.read_text())
+        loaded |= {"staging": Path(loaded["staging"]), "tracking": Tracking(**loaded["tracking"])}
+        return cls(**loaded)
 
 
-class NotAField(Exception):
-    """A configured name that the class it configures does not take: (path, problem)."""
-
-
-def build(config: Any, path: str = "") -> Any:
-    """Instantiates `_target_` mappings, innermost first. Raises NotAField where a class refuses a field's name."""
-    if isinstance(config, list):
-        return [build(value, f"{path}.{i}" if path else str(i)) for i, value in enumerate(config)]
-    if not isinstance(config, dict):
-        return config
-    values = {
-        k: build(v, f"{path}.{k}" if path else k) for k, v in config.items() if k not in ("_target_", "resources")
-    }
-    if "_target_" not in config:
-        return values
-    module, _, name = config["_target_"].rpartition(".")
-    kind = getattr(importlib.import_module(module), name, None)
-    if kind is None:
-        raise NotAField(f"{path}._target_".lstrip("."), f"{module} has no {name}")
-    names = getattr(kind, "__dataclass_fields__", None)
-    for given in values if names is not None else ():
-        if given not in names:  # type: ignore[operator]
-            raise NotAField(f"{path}.{given}".lstrip("."), f"{name} has no such field; it has {', '.join(names)}")  # type: ignore[arg-type]
-    return kind(**values)
-
-
-def perform(spec: Spec, send: Send) -> None:
+def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     """Runs one stage into its staging folder and reports by events:
 
     `("progress", done, total, note)`, then either `("done", metrics, seconds)` or `("failed", failure)` with
-    `failure = {kind, message, field}`; kinds: `input` (a field is at fault), `disk`, `error`.
+    `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. Ranks above 0
+    write beside the payload, track nothing and leave no manifest.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     metrics: dict[str, float] = {}
     limit_threads(spec.threads)
-    run = tracker(spec.tracking, spec.key, spec.name, spec.config, spec.staging)
+    out = spec.staging / ("payload" if rank == 0 else f"rank{rank}")
+    out.mkdir(exist_ok=True)
+    run = tracker(spec.tracking if rank == 0 else Tracking(), spec.key, spec.name, spec.config, spec.staging)
     try:
         stage = build(spec.config)
+        if changed := changed_since(spec.code, spec.sources):
+            raise SourceChanged(f"{changed[0]} was edited after this run was planned; run again")
         runtime = getattr(stage, "runtime", None)
         if runtime is not None:
             runtime.progress = _throttled(send)
             runtime.loggers = run.loggers
             runtime.table = run.table
             runtime.lineage = spec.lineage
+            runtime.checkpoints = spec.staging / "checkpoints"
+            runtime.checkpoints.mkdir(exist_ok=True)
             runtime.requests = spec.staging.parent.parent / "requests"  # beside `staging` in the store
 
             def keep(values: Mapping[str, float]) -> None:
@@ -104,26 +119,15 @@ def perform(spec: Spec, send: Send) -> None:
                 run.metrics(values)
 
             runtime.metrics = keep
-        stage.run(spec.staging / "payload")
+        if spec.parts:
+            stage.merge([Path(part) for part in spec.parts], out)
+        elif spec.shard:
+            stage.run_shard(out, *spec.shard)
+        else:
+            stage.run(out)
         seconds = time.perf_counter() - clock
-        write_manifest(
-            spec.staging,
-            Manifest(
-                key=spec.key,
-                stage=spec.name,
-                preimage=spec.preimage,
-                code={m: dict(d) for m, d in spec.code.items()},
-                inputs=spec.inputs,
-                files={},
-                metrics=metrics,
-                started=started.isoformat(timespec="seconds"),
-                seconds=round(seconds, 3),
-                host=socket.gethostname(),
-                versions=_versions(),
-                commit=spec.commit,
-                extra={"threads": spec.threads},
-            ),
-        )
+        if rank == 0:
+            write_manifest(spec.staging, _manifest(spec, metrics, started.isoformat(timespec="seconds"), seconds))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
@@ -136,17 +140,46 @@ def perform(spec: Spec, send: Send) -> None:
         run.finish()
 
 
+class SourceChanged(Exception):
+    """The source is no longer what the stage's key was made of."""
+
+
+def _manifest(spec: Spec, metrics: dict[str, float], started: str, seconds: float) -> Manifest:
+    shard = {"shard": list(spec.shard)} if spec.shard else {"shards": len(spec.parts)} if spec.parts else {}
+    return Manifest(
+        key=spec.key,
+        stage=spec.name,
+        preimage=spec.preimage,
+        code={module: dict(names) for module, names in spec.code.items()},
+        inputs=spec.inputs,
+        files={},
+        metrics=metrics,
+        started=started,
+        seconds=round(seconds, 3),
+        host=socket.gethostname(),
+        versions=_versions(),
+        commit=spec.commit,
+        cost=metrics.get("dollars", 0.0),
+        extra={"threads": spec.threads, "attempt": spec.attempt} | shard,
+    )
+
+
 def _failure(error: BaseException) -> dict[str, Any]:
     kept = {"exit_code": error.exit_code} if isinstance(getattr(error, "exit_code", None), int) else {}  # type: ignore[attr-defined]
     lines = str(error).strip().splitlines()
     message = lines[0] if lines else type(error).__name__
     if no_space(error):
-        return {"kind": "disk", "field": "", "message": message}
+        return {"kind": "disk", "field": "", "message": message, "retryable": False}
     if isinstance(error, NotAField):
-        return {"kind": "input", "field": error.args[0], "message": error.args[1]}
+        return {"kind": "input", "field": error.args[0], "message": error.args[1], "retryable": False}
+    if isinstance(error, SourceChanged):
+        return {"kind": "error", "field": "", "message": message, "retryable": False}
     if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
-        return {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
-    return {"kind": "error", "field": "", "message": f"{type(error).__name__}: {message}"} | kept
+        return {"kind": "input", "field": field_at_fault, "message": str(error.problem), "retryable": False}  # type: ignore[attr-defined]
+    passing = isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", None) in PASSING
+    retryable = bool(getattr(error, "retryable", passing))
+    message = f"{type(error).__name__}: {message}"
+    return {"kind": "error", "field": "", "message": message, "retryable": retryable} | kept
 
 
 def limit_threads(threads: int) -> None:
@@ -159,32 +192,6 @@ def limit_threads(threads: int) -> None:
         from threadpoolctl import threadpool_limits
 
         threadpool_limits(threads)
-
-
-def child(spec: Spec, channel: Any) -> None:
-    """Entry point of a worker process: output goes to the stage's log, the process ends with its supervisor."""
-    import multiprocessing
-    import signal
-    import threading
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor decides; it ends its workers by SIGTERM
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
-
-    parent = multiprocessing.parent_process()
-
-    def follow_parent() -> None:
-        assert parent is not None
-        parent.join()
-        os._exit(143)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
-    log = os.open(spec.staging / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
-    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
-    perform(spec, channel.send)
-    sys.stdout.flush()
 
 
 def _throttled(send: Send) -> Callable[..., None]:
@@ -208,32 +215,41 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def lineage(nodes: Sequence[Any], seconds: Mapping[str, float], reused: set[str]) -> list[dict[str, Any]]:
-    """The graph upstream of a stage as it is handed to it: one mapping a node, in graph order."""
-    return [
-        {
-            "stage": node.name,
-            "key": node.key,
-            "inputs": list(node.inputs.values()),
-            "seconds": seconds.get(node.key, 0.0),
-            "reused": node.key in reused,
-            "label": node.points[0].label if len(node.points) == 1 else "",
-        }
-        for node in nodes
-    ]
+def rank_of_this_process() -> int:
+    """The global rank that a launcher (Lightning, torchrun, Slurm) gave to this process; 0 where none did."""
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        if name in os.environ:
+            return int(os.environ[name])
+    return 0
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the one that started it dies, or has died already (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+        if os.getppid() == 1:
+            os._exit(143)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m pipeline.stage SPEC.json`: a stage in a process of its own; the exit code is its outcome."""
-    loaded = json.loads(Path(arguments[0]).read_text())
-    tracking = Tracking(**loaded.pop("tracking"))
-    spec = Spec(**loaded | {"staging": Path(loaded["staging"]), "tracking": tracking})
-    outcome: list[tuple[Any, ...]] = []
-    perform(spec, outcome.append)
-    if outcome[-1][0] == "done":
+    """`python -m pipeline.stage SPEC.json [PIPE]`: a stage in a process of its own; the exit code is its outcome.
+
+    PIPE is the number of an inherited descriptor that events are sent through; ranks above 0 have none.
+    """
+    end_with_parent()
+    spec, rank = Spec.load(Path(arguments[0])), rank_of_this_process()
+    last: list[tuple[Any, ...]] = []
+    channel = Connection(int(arguments[1]), readable=False) if len(arguments) > 1 and rank == 0 else None
+
+    def send(event: tuple[Any, ...]) -> None:
+        last[:] = [event]
+        if channel:
+            channel.send(event)
+
+    perform(spec, send, rank)
+    if last[-1][0] == "done":
         return 0
-    print(outcome[-1][1]["message"], file=sys.stderr)
-    return 2 if outcome[-1][1]["kind"] == "input" else 1
+    return 2 if last[-1][1]["kind"] == "input" else 1
 
 
 if __name__ == "__main__":

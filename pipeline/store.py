@@ -1,11 +1,13 @@
 """The store: immutable results by key.
 
     objects/ab/<key>/manifest.json, log.txt, payload/…      published by one rename, read-only afterwards
-    staging/<key>.<attempt>/                                 being written; never read by anybody else
+    staging/<key>.<attempt>/                                 being written; its `checkpoints/` may outlive it
     leases/<key>                                             who is working on it
     failures/<key>/failure.json, log.txt                     the last failure; never taken for a result
 
-A key is published if and only if its folder exists in `objects`: the rename makes it whole or absent.
+A key is published if and only if its folder exists in `objects`: the rename makes it whole or absent. Who may read and
+write the store is decided by the permissions of its root alone, whatever the umask of who writes: everything below
+takes them over.
 """
 
 import errno
@@ -26,6 +28,7 @@ from filelock import SoftFileLease
 from pipeline.errors import UsageError
 
 SETTINGS = {"schema": 1, "lease_seconds": 30.0}
+PUBLISHED = ("payload", "manifest.json", "log.txt")
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,36 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._mode = stat.S_IMODE(self.root.stat().st_mode)
             for name in ("objects", "staging", "leases", "failures"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+                self.folder(name)
             settings = self.root / "settings.json"
             if not settings.exists():
-                _write_whole(settings, json.dumps(SETTINGS))
+                self.write(settings, json.dumps(SETTINGS))
             self.settings = json.loads(settings.read_text())
         except OSError as error:
-            raise UsageError(
-                f"store: {self.root} cannot be written ({error.strerror}); set store=/another/folder"
-            ) from error
+            raise self.unwritable(error) from error
         if self.settings.get("schema") != SETTINGS["schema"]:
             raise UsageError(f"store: {self.root} has schema {self.settings.get('schema')}; set store=/a/new/folder")
+
+    def unwritable(self, error: OSError) -> UsageError:
+        return UsageError(f"store: {self.root} cannot be written ({error.strerror}); set store=/another/folder")
+
+    def folder(self, *names: str) -> Path:
+        """A folder below the root, made where it is missing, with the root's permissions."""
+        path = self.root
+        for name in names:
+            path = path / name
+            if not path.is_dir():
+                path.mkdir(exist_ok=True)
+                path.chmod(self._mode)
+        return path
+
+    def write(self, path: Path, text: str) -> None:
+        """Writes a small file whole or not at all, with the root's permissions."""
+        _write_whole(path, text)
+        path.chmod(self._mode & 0o666)
 
     def object(self, key: str) -> Path:
         return self.root / "objects" / key[:2] / key
@@ -96,7 +117,11 @@ class Store:
     def lease(self, key: str) -> SoftFileLease:
         """The lease of a key, not yet acquired. Take one object a wait: a fresh one never sees a dead holder expire."""
         return SoftFileLease(
-            self.root / "leases" / key, lease_duration=self.settings["lease_seconds"], thread_local=False, timeout=0
+            self.root / "leases" / key,
+            lease_duration=self.settings["lease_seconds"],
+            thread_local=False,
+            timeout=0,
+            mode=self._mode & 0o666,
         )
 
     def leased(self, key: str) -> bool:
@@ -104,15 +129,26 @@ class Store:
         return (self.root / "leases" / key).exists()
 
     def stage(self, key: str) -> Path:
-        """A new staging folder for one attempt at a key, with an empty `payload` inside."""
-        folder = self.root / "staging" / f"{key}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        (folder / "payload").mkdir(parents=True)
+        """A new staging folder for one attempt at a key, with an empty `payload` inside.
+
+        The holder of the key's lease calls this: what an attempt that died left in `checkpoints/` is copied into it.
+        """
+        earlier = [path for path in self.root.glob(f"staging/{key}.*/checkpoints") if any(path.iterdir())]
+        name = f"{key}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder = self.folder("staging", name)
+        self.folder("staging", name, "payload")
+        if earlier:
+            newest = max(earlier, key=lambda path: path.stat().st_mtime)
+            shutil.copytree(newest, folder / "checkpoints", copy_function=shutil.copyfile)
         return folder
 
     def publish(self, staging: Path, key: str) -> bool:
         """Moves a finished staging folder into place; False where another attempt was first (ours is then dropped)."""
         target = self.object(key)
-        target.parent.mkdir(exist_ok=True)
+        self.folder("objects", key[:2])
+        for path in staging.iterdir():
+            if path.name not in PUBLISHED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         if target.exists() and self.find(key) is None:  # truncated by somebody: out of the way, for inspection
             self.quarantine(key)
         try:
@@ -123,31 +159,58 @@ class Store:
             self.discard(staging)
             return False
         _fsync(target.parent)
-        _read_only(target)
+        self._read_only(target)
+        for attempt in self.attempts(key):
+            if not (attempt / "payload").exists():  # given up: its checkpoints have served
+                self.discard(attempt)
         return True
 
+    def attempts(self, key: str) -> list[Path]:
+        """Staging folders of a key."""
+        return list((self.root / "staging").glob(f"{key}.*"))
+
     def quarantine(self, key: str) -> Path:
-        """Takes an object out of use, for inspection; returns where it lies now."""
-        place = self.root / "quarantine" / f"{key}.{uuid.uuid4().hex[:8]}"
-        place.parent.mkdir(exist_ok=True)
-        self.object(key).chmod(0o755)
-        os.rename(self.object(key), place)
+        """Takes an object out of use, for inspection; returns where it lies now. Raises UsageError for another's."""
+        place = self.folder("quarantine") / f"{key}.{uuid.uuid4().hex[:8]}"
+        try:
+            self.object(key).chmod(self._mode)
+            os.rename(self.object(key), place)
+        except PermissionError as error:
+            owner = self.object(key).stat().st_uid
+            raise UsageError(
+                f"store: {self.object(key)} belongs to another user (uid {owner}); only they can move it"
+            ) from error
         return place
 
-    def fail(self, staging: Path, key: str, failure: dict[str, Any]) -> Path:
+    def fail(self, staging: Path, key: str, failure: dict[str, Any], *, keep_checkpoints: bool = False) -> Path:
         """Keeps the log and the reason of a failed attempt, drops the rest; returns the log's path."""
-        folder = self.root / "failures" / key
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder("failures", key)
         log = folder / "log.txt"
         if (staging / "log.txt").exists():
             os.replace(staging / "log.txt", log)
-        self.discard(staging)
-        _write_whole(folder / "failure.json", json.dumps(failure, indent=1))
+        self.abandon(staging) if keep_checkpoints else self.discard(staging)
+        self.write(folder / "failure.json", json.dumps(failure, indent=1))
         return log
+
+    def abandon(self, staging: Path) -> None:
+        """Leaves of an attempt what the next one can go on from: its checkpoints, where there are any."""
+        checkpoints = staging / "checkpoints"
+        if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
+            self.discard(staging)
+            return
+        for path in staging.iterdir():
+            if path != checkpoints:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     def discard(self, staging: Path) -> None:
         """Removes a staging folder of ours."""
         shutil.rmtree(staging, ignore_errors=True)
+
+    def _read_only(self, folder: Path) -> None:
+        # after the rename: an ordinary user cannot rename a read-only folder
+        for path in [*folder.rglob("*"), folder]:
+            if not path.is_symlink():
+                path.chmod(self._mode & (0o7555 if path.is_dir() else 0o444))
 
 
 def write_manifest(staging: Path, manifest: Manifest) -> None:
@@ -176,10 +239,3 @@ def _fsync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _read_only(folder: Path) -> None:
-    # after the rename: an ordinary user cannot rename a read-only folder
-    for path in [*folder.rglob("*"), folder]:
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))

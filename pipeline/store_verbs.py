@@ -1,55 +1,15 @@
-"""Verbs about what lies in the store: status, logs, explain, force, verify, gc, graph."""
+"""Verbs that look after what lies in the store: logs, explain, force, verify, pin, unpin, gc."""
 
-import json
-import time
-
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from pipeline import upkeep
 from pipeline.config import nearest
 from pipeline.errors import UsageError
 from pipeline.graph import Graph, Node, show
-from pipeline.plan import REUSE, Planned, differences, flat, plan
+from pipeline.plan import differences, flat
 from pipeline.progress import title
 from pipeline.store import Manifest, Store
 from pipeline.verbs import Request, Verb
-
-
-def status(request: Request) -> int:
-    """Where each stage of the graph stands: done, running, failed or missing. `-w` looks again every two seconds."""
-    graph, store = request.graph(), request.store()
-    if "-w" not in request.flags:
-        request.console.print(_status(graph, store))
-        return 0
-    with Live(_status(graph, store), console=request.console) as live:
-        while True:
-            time.sleep(2)
-            live.update(_status(graph, store))
-
-
-def _status(graph: Graph, store: Store) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("stage", "state", "seconds", "when (UTC)", "key", "figures"):
-        table.add_column(column, justify="right" if column == "seconds" else "left", overflow="fold")
-    for p in plan(graph, store).stages:
-        state, seconds, when, figures = _standing(p, store)
-        table.add_row(title(p.node), state, seconds, when, p.node.key[:8], figures)
-    return table
-
-
-def _standing(p: Planned, store: Store) -> tuple[str, str, str, str]:
-    if p.state == REUSE and p.manifest:
-        figures = " · ".join(f"{name} {value:.4g}" for name, value in list(p.manifest.metrics.items())[:3])
-        return "done", f"{p.manifest.seconds:.1f}", p.manifest.started[:19].replace("T", " "), figures
-    if store.leased(p.node.key):
-        return "running", "", "", ""
-    failure = store.root / "failures" / p.node.key / "failure.json"
-    if failure.exists():
-        return "failed", "", "", json.loads(failure.read_text())["message"]
-    return "missing", "", "", ""
 
 
 def logs(request: Request) -> int:
@@ -126,18 +86,19 @@ def gc(request: Request) -> int:
     return 0
 
 
-def graph_(request: Request) -> int:
-    """`tilt graph [--mermaid]`: the unique stages and what each reads."""
+def pin(request: Request) -> int:
+    """`tilt pin name=paper -m …`: keeps all that these points reach from gc, under the run's name."""
     graph = request.graph()
-    if "--mermaid" not in request.flags:
-        lines = [f"{title(n)} ← {', '.join(n.inputs) or 'nothing'}" for n in graph.nodes.values()]
-        request.console.print(Group(*lines), markup=False, highlight=False, soft_wrap=True)
-        return 0
-    print("graph LR")
-    for node in graph.nodes.values():
-        print(f'  {node.key[:8]}["{title(node)}"]')
-        for upstream in node.inputs.values():
-            print(f"  {upstream[:8]} --> {node.key[:8]}")
+    upkeep.pin(request.store(), request.config.name, graph)
+    request.console.print(f"pinned {len(graph.nodes)} stages as {request.config.name}")
+    return 0
+
+
+def unpin(request: Request) -> int:
+    """`tilt unpin name=paper`: takes a pin back. 2 where there is none of that name."""
+    if not upkeep.unpin(request.store(), request.config.name):
+        raise UsageError(f"name: nothing is pinned as '{request.config.name}'")
+    request.console.print(f"unpinned {request.config.name}")
     return 0
 
 
@@ -162,11 +123,11 @@ def _by_key(store: Store, word: str) -> Manifest:
 
 
 STORE_VERBS: dict[str, Verb] = {
-    "status": status,
     "logs": logs,
     "explain": explain,
     "force": force,
     "verify": verify,
+    "pin": pin,
+    "unpin": unpin,
     "gc": gc,
-    "graph": graph_,
 }

@@ -1,7 +1,7 @@
 """Looking after a store: what lies in it, whether it is whole, and what may go.
 
-An object may go when no run younger than the given age reaches it and nobody works on it. Runs are known to the store
-by `roots/<run>.json`, written at a run's start, so that checkouts that share a store keep each other's results.
+An object may go when no pin and no run younger than the given age reaches it, and nobody works on it. Both are known to
+the store by `roots/*.json`, runs from their start on, so that checkouts that share a store keep each other's results.
 """
 
 import hashlib
@@ -10,13 +10,13 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import Timeout
 
 from pipeline.errors import UsageError
+from pipeline.graph import Graph
 from pipeline.store import Store
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -29,11 +29,31 @@ def seconds(age: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def remember(store: Store, name: str, keys: Iterable[str]) -> None:
-    """Makes a run known to the store as a root of its keys."""
-    (store.root / "roots").mkdir(exist_ok=True)
-    path = store.root / "roots" / f"{name}-{uuid.uuid4().hex[:8]}.json"
-    path.write_text(json.dumps({"started": time.time(), "keys": sorted(keys)}))
+def remember(store: Store, name: str, graph: Graph) -> None:
+    """Makes a run known to the store as a root of its keys. A store that cannot be written needs no roots."""
+    with suppress(PermissionError):
+        _root(store, f"{name}-{uuid.uuid4().hex[:8]}", graph, pinned=False)
+
+
+def pin(store: Store, name: str, graph: Graph) -> None:
+    """Keeps all that a graph reaches from `gc`, until `unpin`."""
+    _root(store, f"pin-{name}", graph, pinned=True)
+
+
+def unpin(store: Store, name: str) -> bool:
+    """Takes a pin back; False where there is none of that name."""
+    path = store.root / "roots" / f"pin-{name}.json"
+    if not path.exists():
+        return False
+    path.unlink()
+    return True
+
+
+def _root(store: Store, name: str, graph: Graph, *, pinned: bool) -> None:
+    shards = {key: node.parts for key, node in graph.nodes.items() if node.parts}
+    keys = sorted(key for key, node in graph.nodes.items() if not node.shard)
+    root = {"started": time.time(), "pinned": pinned, "keys": keys, "shards": shards}
+    store.write(store.folder("roots") / f"{name}.json", json.dumps(root))
 
 
 def damaged(store: Store, *, quick: bool = False) -> dict[str, str]:
@@ -61,6 +81,8 @@ def forget(store: Store, key: str) -> bool:
     except Timeout:
         return False
     try:
+        for attempt in store.attempts(key):  # made anew means from nothing: no checkpoint of old is left
+            store.discard(attempt)
         if not store.object(key).exists():
             return False
         _remove(store.quarantine(key))
@@ -70,13 +92,16 @@ def forget(store: Store, key: str) -> bool:
 
 
 def reachable(store: Store, keep_seconds: float) -> set[str]:
-    """Keys that runs younger than `keep_seconds` reach; `roots/*.json` with `"pinned": true` never age."""
+    """Keys that runs younger than `keep_seconds` and pins reach; shards only until what they are parts of is there."""
     keys: set[str] = set()
     for path in (store.root / "roots").glob("*.json"):
         with suppress(OSError, ValueError):
             root = json.loads(path.read_text())
             if root.get("pinned") or time.time() - root["started"] < keep_seconds:
                 keys.update(root["keys"])
+                for whole, parts in root.get("shards", {}).items():
+                    if store.find(whole) is None:
+                        keys.update(parts)
     return keys
 
 

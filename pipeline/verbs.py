@@ -1,9 +1,9 @@
 """What `tilt` can be asked to do with the points of a run. Each verb returns the process's exit code.
 
-`VERBS` is the whole list; verbs that look after the store rather than run something are in `store_verbs.py`.
+Here is what runs something; `plan_verbs.py` tells what would run and where things stand, `store_verbs.py` looks after
+the store.
 """
 
-import json
 import logging
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.errors import UsageError, no_space
+from pipeline.config import nearest
+from pipeline.errors import PointFailed, UsageError, no_space
 from pipeline.execute import Execution, Outcome
 from pipeline.executors import Executor, InProcess, Local
 from pipeline.graph import COMPARE, Graph
-from pipeline.plan import MARK, plan
+from pipeline.plan import pinned
 from pipeline.points import Point
 from pipeline.progress import Terminal, title
 from pipeline.runs import publish_links
+from pipeline.shards import split
 from pipeline.store import Store
 from pipeline.tracking import Tracking, settled
 from pipeline.upkeep import remember
@@ -43,12 +45,16 @@ class Request:
     """`--json`, `--dry-run`, …"""
     ages: Mapping[str, str] = field(default_factory=dict)
     """Values of flags that take one: `--keep-runs`."""
+    returned: list[Any] = field(default_factory=list)
+    """What each point is worth, for adaptive sweepers; a PointFailed where its stages did not all succeed."""
 
     def graph(self) -> Graph:
         """Raises UsageError for whatever cannot be planned."""
         for point in self.points:
             point.check()
-        return Graph(self.points)
+        graph = Graph(self.points, pinned(self.store()))
+        split(graph, self.store())
+        return graph
 
     def store(self) -> Store:
         return Store(Path(self.config.store).expanduser())
@@ -75,12 +81,12 @@ def run(request: Request) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"runs: {folder} cannot be written ({error.strerror}); set runs=/another/folder") from error
-    remember(store, folder.name, graph.nodes)
+    remember(store, folder.name, graph)
     tracking = settled(_tracking(config, folder))
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     signal.signal(signal.SIGTERM, _interrupt)
     with Terminal(console, len(graph.nodes)) as view:
-        outcome = Execution(graph, store, _executor(config), view, tracking).run()
+        outcome = Execution(graph, store, _executor(config), view, tracking, config.executor.retries).run()
     try:
         publish_links(folder, graph, store)
     except OSError as error:
@@ -93,51 +99,36 @@ def run(request: Request) -> int:
     _show_failures(outcome, console)
     if any((folder / name).exists() for name in ("report.html", "comparison.csv")):
         console.print(f"Report: {folder / 'report.html'}   Table: {folder / 'comparison.csv'}", soft_wrap=True)
+    request.returned = [worth(point, store, outcome, config.get("objective")) for point in graph.points]
     return outcome.exit_code
 
 
-def plan_(request: Request) -> int:
-    """Shows what would run, and why; runs nothing. `--json` prints it as JSON."""
-    graph, console = request.graph(), request.console
-    planned = plan(graph, request.store())
-    if "--json" in request.flags:
-        stages = [
-            {
-                "stage": p.node.name,
-                "key": p.node.key,
-                "state": p.state,
-                "reason": p.reason,
-                "points": [point.label for point in p.node.points],
-            }
-            for p in planned.stages
-        ]
-        figures = {"points": len(request.points), "naive": graph.naive, "unique": len(graph.nodes), "stages": stages}
-        print(json.dumps(figures, indent=1))
-        return 0
-    for p in planned.stages:
-        style = {"reuse": "blue", "run": "cyan", "stale": "yellow"}[p.state]
-        time = f"{p.seconds:7.1f} s" if p.seconds is not None else "      ? s"
-        line = Text(f"{MARK[p.state]} ", style=style) + Text(f"{title(p.node):<40}") + Text(f"{time}  ", style="dim")
-        console.print(line + Text(p.reason, style="dim"), soft_wrap=True)
-    left = planned.to_run
-    untimed = sum(p.seconds is None for p in left)
-    console.print(
-        f"{len(request.points)} points, {graph.naive} stages, {len(graph.nodes)} unique: "
-        f"{len(graph.nodes) - len(left)} reused, {len(left)} to run, about {planned.seconds():.0f} s of work"
-        + (f" and {untimed} never timed" if untimed else ""),
-        soft_wrap=True,
-    )
-    return 0
+def worth(point: Point, store: Store, outcome: Outcome, objective: Any) -> Any:
+    """The figure that `objective` names (`stage.metric`, or several) of a point's results; None where it has none."""
+    for key in point.stages.values():
+        if key in outcome.failed or key in outcome.skipped:
+            failure = outcome.failed.get(key) or outcome.failed[outcome.skipped[key]]
+            return PointFailed(f"{point.label or 'point'}: {failure.message}", outcome.exit_code)
+    names = [objective] if isinstance(objective, str) else list(objective or ())
+    found = []
+    for stage, _, metric in (name.partition(".") for name in names):
+        manifest = store.find(point.stages[stage]) if stage in point.stages else None
+        if manifest is None:
+            return None
+        if metric not in manifest.metrics:
+            raise UsageError(f"objective: {stage} reports no '{metric}'{nearest(metric, list(manifest.metrics))}")
+        found.append(manifest.metrics[metric])
+    return found[0] if isinstance(objective, str) else found or None
 
 
-VERBS: dict[str, Verb] = {"run": run, "resume": run, "plan": plan_}
+RUN_VERBS: dict[str, Verb] = {"run": run, "resume": run}
 
 
 def _executor(config: DictConfig) -> Executor:
     settings: dict[str, Any] = OmegaConf.to_container(config.executor, resolve=True)  # type: ignore[assignment]
     if settings["kind"] == "inprocess":
-        return InProcess(settings["cores"])
-    return Local(settings["cores"], tuple(settings["preload"]))
+        return InProcess(settings["cores"], settings["memory"])
+    return Local(settings["cores"], settings["memory"], tuple(settings["preload"]))
 
 
 def _tracking(config: DictConfig, folder: Path) -> Tracking:
@@ -156,15 +147,21 @@ def _show_goals(graph: Graph, store: Store, outcome: Outcome, console: Console) 
 
 
 def _show_failures(outcome: Outcome, console: Console) -> None:
+    """One table: the stage, why, and where its log is; lines are never folded, so that paths can be copied."""
     if not outcome.failed:
         return
     console.print()
+    console.print(Text(f"{len(outcome.failed)} failed, {len(outcome.skipped)} skipped", style="bold red"))
+    width = max(len(title(failure.node)) for failure in outcome.failed.values())
     for failure in outcome.failed.values():
-        console.print(Text(failure.message, style="red"), soft_wrap=True)
-        if failure.kind == "error" and failure.log:
-            console.print(f"  log: {failure.log}", soft_wrap=True)
-    if outcome.skipped:
-        console.print(f"  {len(outcome.skipped)} stages that need these were skipped; run again and only they will run")
+        line = Text(f"  {title(failure.node):<{width}}  ") + Text(failure.message, style="red")
+        console.print(line, soft_wrap=True)
+        lost = sum(root == failure.node.key for root in outcome.skipped.values())
+        more = [f"log: {failure.log}"] if failure.log and failure.kind not in ("input", "disk") else []
+        more += [f"{lost} stages that need it were skipped"] if lost else []
+        for text in more:
+            console.print(Text(f"  {'':<{width}}  {text}", style="dim"), soft_wrap=True)
+    console.print("  run again after the fix: only what is missing will run", style="dim")
 
 
 def _interrupt(*_: object) -> None:

@@ -32,12 +32,17 @@ def register_launcher() -> None:
 
 
 class GraphLauncher(Launcher):
-    """Composes every point, then calls the task function's `many(points, folder)` once with all of them."""
+    """Composes every point, then calls the task function's `many(points, folder)` once with all of them.
+
+    What a point is worth is its return value, so that adaptive sweepers (Optuna's) can learn from it; a point that
+    failed is a failed job to them.
+    """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
         self.task_function = task_function
         self.config = config
+        self._compositions: dict[tuple[str, ...], Composition] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One JobReturn a point. Raises UsageError where the task function knows no graphs."""
@@ -52,7 +57,7 @@ class GraphLauncher(Launcher):
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
         shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
-        compositions: dict[tuple[str, ...], Composition] = {}
+        compositions = self._compositions
         parsed: dict[str, tuple[str, Any] | None] = {}
         for overrides in job_overrides:
             for override in overrides:
@@ -69,9 +74,10 @@ class GraphLauncher(Launcher):
             points.append(Point(label, compositions[groups], values))
             returns.append(JobReturn(overrides=overrides, cfg=compositions[groups].config, task_name="tilt"))
         HydraConfig.instance().set_config(self.config)
-        code = many(points, Path(str(self.config.hydra.sweep.dir)).absolute())
-        for one in returns:
-            one.status, one.return_value = JobStatus.COMPLETED, code
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        for one, value in zip(returns, many(points, folder), strict=True):
+            one.status = JobStatus.FAILED if isinstance(value, Exception) else JobStatus.COMPLETED
+            one.return_value = value
         return returns
 
 

@@ -23,6 +23,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hydra_plugins.tilt.launcher import GraphLauncher
 from pipeline.config import nearest
 from pipeline.errors import UsageError
 
@@ -62,7 +63,11 @@ class BlockSweeper(Sweeper):
                 choices[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
         name = choices.get("sweep", ["sweep="])[0].partition("=")[2]
         blocks = read_blocks(name) if name not in ("", "null") else [{}]
-        return [self.batches.launch([list(point) for point in expand(blocks, choices)], initial_job_idx=0)]
+        returns = self.batches.launch([list(point) for point in expand(blocks, choices)], initial_job_idx=0)
+        if not isinstance(self.batches, GraphLauncher):  # which has told of failures itself
+            for one in returns:
+                _ = one.return_value  # raises where the job failed
+        return [returns]
 
 
 def read_blocks(name: str) -> list[dict[str, list[str]]]:

@@ -1,0 +1,62 @@
+"""The function that Hydra calls: with one point (`__call__`), or by the graph launcher with all of a batch (`many`)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+
+from pipeline.command_line import CommandLine
+from pipeline.config import register_resolvers
+from pipeline.errors import PointFailed, UsageError
+from pipeline.points import Point
+from pipeline.verbs import Request, Verb
+
+
+class Task:
+    """One verb over whatever points Hydra's sweeper and launcher come up with.
+
+    Batches of an adaptive sweeper add up: each is planned with all points before it, so that the comparison holds
+    every point and what earlier batches computed is reused. It can be pickled: launchers that run each point as a job
+    of its own call it in other processes.
+    """
+
+    def __init__(self, verb: Verb, line: CommandLine) -> None:
+        self.verb, self.line = verb, line
+        self.codes: list[int] = []
+        self.refused: list[UsageError] = []
+        self._points: list[Point] = []
+        self._process = os.getpid()
+
+    def __call__(self, config: DictConfig) -> Any:
+        """What the point is worth (`objective`). Elsewhere than in the first process a failure is raised."""
+        register_resolvers()
+        try:
+            (value,) = self._run([Point.of(config)], Path(HydraConfig.get().runtime.output_dir))
+        except UsageError as error:
+            if os.getpid() != self._process:
+                raise
+            self.refused.append(error)  # raised here, Hydra would print a line of its own before ours
+            return None
+        if isinstance(value, PointFailed) and os.getpid() != self._process:
+            raise value
+        return value
+
+    def many(self, points: Sequence[Point], folder: Path) -> list[Any]:
+        """What each of the points is worth, or a PointFailed in its place."""
+        self._points += points
+        return self._run(self._points, folder)[-len(points) :]
+
+    def exit_code(self) -> int:
+        """The worst of all calls in this process. Raises the first UsageError that was kept back."""
+        if self.refused:
+            raise self.refused[0]
+        return max(self.codes, default=0)
+
+    def _run(self, points: Sequence[Point], folder: Path) -> list[Any]:
+        request = Request(list(points), folder, Console(), self.line.words, self.line.own, self.line.values)
+        self.codes.append(self.verb(request))
+        return request.returned or [None] * len(points)

@@ -1,0 +1,131 @@
+"""What stages ask of the machine: retries, time, memory, cores, processes; and the checkpoints that survive a death."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+
+def said(toy) -> list[str]:
+    found = [path.read_text().split() for path in (toy.path / "store/objects").glob("*/*/payload/said.txt")]
+    return [word for words in sorted(found) for word in words]
+
+
+def test_a_dropped_connection_is_tried_again_and_an_error_of_the_stages_own_is_not(toy) -> None:
+    outcome = toy.tilt("run", "goal=[passing]")
+    assert outcome.returncode == 0, outcome.stdout
+    assert "ConnectionError: the line dropped; trying again in 1 s" in outcome.stdout
+    assert said(toy) == ["2"]
+    toy.executed()
+    own = toy.tilt("run", "goal=[passing]", "+stages.passing.error=own")
+    assert own.returncode == 1
+    assert toy.executed() == ["try"]
+
+
+def test_the_number_of_further_attempts_is_the_stages_or_else_the_executors(toy) -> None:
+    given = ["goal=[passing]", "+stages.passing.failures=2"]
+    assert toy.tilt("run", *given).returncode == 1  # executor.retries is 1: two attempts, both of them fail
+    assert toy.executed() == ["try", "try"]
+    assert toy.tilt("run", *given, "executor.retries=0").returncode == 1
+    assert toy.executed() == ["try"]
+    assert toy.tilt("run", *given, "executor.retries=0", "+stages.passing.resources.retries=2").returncode == 0
+
+
+def test_a_stage_past_its_time_is_ended_with_all_that_it_started(toy) -> None:
+    limits = ["+stages.left.resources.timeout=2", "stages.left.seconds=60", "+stages.left.children=1"]
+    began = time.monotonic()
+    outcome = toy.tilt("run", "goal=[left,apart]", *[f"+{o.lstrip('+')}" for o in limits])
+    assert time.monotonic() - began < 40
+    assert outcome.returncode == 1
+    assert "stages.left.resources.timeout: ran longer than the 2 s it is given" in outcome.stdout
+    words = toy.executed()
+    assert "alone" in words
+    (child,) = [int(word) for word in words if word.isdigit()]
+    assert not alive(child)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except OSError:
+        return False
+
+
+def spans(toy) -> dict[str, tuple[float, float, int]]:
+    lines = [path.read_text().split() for path in (toy.path / "store/objects").glob("*/*/payload/said.txt")]
+    return {word: (float(began), float(ended), int(threads)) for word, began, ended, threads in lines}
+
+
+BOTH = ["goal=[left,right]", "executor.cores=2", "+stages.left.seconds=1", "+stages.right.seconds=1"]
+
+
+def test_stages_that_fit_run_side_by_side_with_an_equal_share_of_the_cores(toy) -> None:
+    assert toy.tilt("run", *BOTH).returncode == 0
+    left, right = spans(toy)["left"], spans(toy)["right"]
+    assert max(left[0], right[0]) < min(left[1], right[1])
+    assert (left[2], right[2]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["+executor.memory=8", "+stages.left.resources.memory=5", "+stages.right.resources.memory=5"],
+        ["+stages.left.resources.cores=2"],
+    ],
+)
+def test_stages_that_do_not_fit_take_turns(toy, asked: list[str]) -> None:
+    asked = [word.replace("+executor", "executor") for word in asked]
+    assert toy.tilt("run", *BOTH, *asked).returncode == 0
+    left, right = spans(toy)["left"], spans(toy)["right"]
+    assert max(left[0], right[0]) >= min(left[1], right[1])
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("+stages.first.resources.core=2", "stages.first.resources.core: there is no such resource; did you mean"),
+        ("+stages.first.resources.cores=0", "stages.first.resources.cores: 0 is not a positive number of cores"),
+        ("+stages.first.resources.memory=-1", "stages.first.resources.memory: -1 is not a number of GiB, 0 or more"),
+        ("+stages.first.resources.retries=1.5", "stages.first.resources.retries: 1.5 is not a number of attempts"),
+        ("+stages.first.resources.timeout=soon", "stages.first.resources.timeout: soon is not a positive number"),
+        ("+stages.first.resources.shards=2", "stages.first.resources.shards: Say cannot be split; leave it at 1"),
+        ("+stages.first.resources.memory=1e6", "stages.first.resources.memory: 1e+06 GiB is more than there is"),
+        ("executor.retries=-1", "executor.retries: -1 is not a number of attempts, 0 or more"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(toy, override: str, line: str) -> None:
+    outcome = toy.tilt("run", override)
+    assert outcome.returncode == 2
+    assert outcome.stderr.startswith(f"tilt: {line}"), outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint(toy) -> None:
+    outcome = toy.tilt("run", "goal=[climb]", "+stages.climb.fall=2")
+    assert outcome.returncode == 0, outcome.stdout
+    assert toy.executed() == ["0", "1", "2", "3"]  # killed before 2, then on from there
+    (objects,) = (toy.path / "store/objects").glob("*/*")
+    assert sorted(os.listdir(objects)) == ["log.txt", "manifest.json", "payload"]  # checkpoints are no result
+    assert not list((toy.path / "store/staging").iterdir())
+
+
+def test_what_is_forced_starts_from_nothing(toy) -> None:
+    killed = ["goal=[climb]", "+stages.climb.fall=2"]
+    assert toy.tilt("run", *killed, "executor.retries=0").returncode == 1
+    assert list((toy.path / "store/staging").glob("*/checkpoints/step.txt"))  # kept for the next attempt
+    toy.tilt("force", "climb", *killed)
+    assert not list((toy.path / "store/staging").iterdir())
+    toy.executed()
+    assert toy.tilt("run", *killed, "executor.retries=0").returncode == 1
+    assert toy.executed() == ["0", "1"]
+    assert toy.tilt("run", *killed, "executor.retries=0").returncode == 0
+    assert toy.executed() == ["2", "3"]
+
+
+def test_processes_of_a_stage_share_its_cores_and_it_runs_as_a_module(toy) -> None:
+    outcome = toy.tilt("run", "goal=[left]", "executor.cores=2", "+stages.left.resources.processes=2")
+    assert outcome.returncode == 0, outcome.stdout
+    assert spans(toy)["left"][2] == 1
+    (objects,) = (toy.path / "store/objects").glob("*/*")
+    assert sorted(os.listdir(objects)) == ["log.txt", "manifest.json", "payload"]
