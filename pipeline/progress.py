@@ -10,6 +10,9 @@ from rich.text import Text
 
 from pipeline.graph import Node
 
+FEW = 60
+"""Stages up to which each one that is reused has a line of its own."""
+
 
 class View(Protocol):
     """What the scheduler tells of."""
@@ -58,6 +61,8 @@ class Terminal:
     def __exit__(self, *exception: Any) -> None:
         if self.console.is_terminal:
             self._live.__exit__(*exception)
+        if self.total > FEW and self.counts["reused"]:
+            self._line("●", "blue", f"{self.counts['reused']:,} of {self.total:,} stages", "reused")
 
     def _render(self) -> Group:
         left = self.total - sum(self.counts.values()) - len(self._tasks)
@@ -71,7 +76,8 @@ class Terminal:
 
     def reused(self, node: Node) -> None:
         self.counts["reused"] += 1
-        self._line("●", "blue", title(node), "reused")
+        if self.total <= FEW:
+            self._line("●", "blue", title(node), "reused")
 
     def waiting(self, node: Node) -> None:
         self._line("…", "yellow", title(node), "is being run by another process; waiting for it")

@@ -63,7 +63,7 @@ class Store:
         self.root = root.absolute()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._mode = stat.S_IMODE(self.root.stat().st_mode)
+            self._mode = stat.S_IMODE(self.root.stat().st_mode) | stat.S_IRWXU
             for name in ("objects", "staging", "leases", "failures"):
                 self.folder(name)
             settings = self.root / "settings.json"

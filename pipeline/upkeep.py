@@ -6,14 +6,16 @@ the store by `roots/*.json`, runs from their start on, so that checkouts that sh
 
 import hashlib
 import json
+import os
 import re
 import shutil
+import socket
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from filelock import Timeout
+from filelock import SoftFileLease, Timeout
 
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
@@ -31,7 +33,7 @@ def seconds(age: str) -> float:
 
 def remember(store: Store, name: str, graph: Graph) -> None:
     """Makes a run known to the store as a root of its keys. A store that cannot be written needs no roots."""
-    with suppress(PermissionError):
+    with suppress(OSError):
         _root(store, f"{name}-{uuid.uuid4().hex[:8]}", graph, pinned=False)
 
 
@@ -113,7 +115,7 @@ def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[s
         for folder in sorted((store.root / "objects").glob("*/*"))
         if folder.name not in kept and not store.leased(folder.name)
     ]
-    staging = [folder for folder in sorted((store.root / "staging").iterdir()) if _abandoned(store, folder)]
+    staging = _abandoned(store)
     if not dry_run:
         objects = [key for key in objects if forget(store, key)]
         for folder in staging:
@@ -121,14 +123,47 @@ def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[s
     return objects, staging
 
 
-def _abandoned(store: Store, folder: Path) -> bool:
-    """Whether a staging folder's key can be leased, so that nobody is writing there."""
-    lease = store.lease(folder.name.partition(".")[0])
+def _abandoned(store: Store) -> list[Path]:
+    """Staging folders whose key can be leased, so that nobody is writing there.
+
+    Whether a holder on another host is alive shows only after the lease time: all such are waited for together.
+    """
+    found, unclear = [], {}
+    for folder in sorted((store.root / "staging").iterdir()):
+        lease = store.lease(folder.name.partition(".")[0])
+        if _granted(lease):
+            found.append(folder)
+        elif not _alive_here(folder):
+            unclear[folder] = lease
+    deadline = time.monotonic() + store.settings["lease_seconds"] * 1.5
+    while unclear and time.monotonic() < deadline:
+        time.sleep(0.2)
+        free = [folder for folder, lease in unclear.items() if _granted(lease)]
+        found += free
+        unclear = {folder: lease for folder, lease in unclear.items() if folder not in free}
+    return sorted(found)
+
+
+def _granted(lease: SoftFileLease) -> bool:
     try:
-        lease.acquire(timeout=store.settings["lease_seconds"] * 1.5, poll_interval=0.2)
+        lease.acquire(timeout=0)
     except Timeout:
         return False
     lease.release()
+    return True
+
+
+def _alive_here(folder: Path) -> bool:
+    """Whether the process that a staging folder names lives on this host."""
+    host, _, rest = folder.name.partition(".")[2].rpartition("-")[0].rpartition("-")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
     return True
 
 

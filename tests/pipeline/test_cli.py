@@ -132,7 +132,8 @@ def test_status_tells_done_failed_and_missing(toy) -> None:
     assert "missing" in rows["compare"]
 
 
-def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy, sent: signal.Signals) -> None:
     with subprocess.Popen(
         toy.command("run", "voice.seconds=60"), cwd=toy.path, env=toy.environment(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -140,8 +141,8 @@ def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy) -> No
         while "hello" not in (toy.witness.read_text() if toy.witness.exists() else ""):
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        process.send_signal(sent)
+        assert process.wait(timeout=10) == 130
         assert process.stderr is not None
         assert "goes on from here" in process.stderr.read()
     toy.executed()

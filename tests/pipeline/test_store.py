@@ -1,7 +1,6 @@
 """The store: an object is there whole, or not there."""
 
 import json
-import os
 import stat
 from pathlib import Path
 
@@ -101,13 +100,6 @@ def test_a_failure_is_kept_apart_from_results(tmp_path: Path) -> None:
     assert json.loads((log.parent / "failure.json").read_text())["message"] == "broke"
     assert store.find(KEY) is None
     assert not staging.exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    with pytest.raises(UsageError, match=r"store: .* cannot be written"):
-        Store(tmp_path / "store")
 
 
 def test_a_store_of_another_schema_is_refused(tmp_path: Path) -> None:

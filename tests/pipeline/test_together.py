@@ -8,12 +8,22 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 ROUNDS = int(os.environ.get("TILT_SOAK_ROUNDS", "20"))
 SWEEP = ["-m", "voice.word=hello,goodbye,salut", "voice.seconds=0.2"]
 RESULT = "WELL HELLO\nWELL GOODBYE\nWELL SALUT\n"
+
+
+ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
+"""Before a command: runs it on what looks like another host."""
+
+
+def may_unshare() -> bool:
+    tried = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False)
+    return tried.returncode == 0
 
 
 def start(toy, *arguments: str, before: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
@@ -33,8 +43,12 @@ def lease_seconds(toy, seconds: float) -> None:
     (toy.path / "store/settings.json").write_text(json.dumps({"schema": 1, "lease_seconds": seconds}))
 
 
-def test_sixteen_processes_on_one_sweep_run_each_stage_once(toy) -> None:
-    processes = [start(toy, *SWEEP, f"name=n{n}") for n in range(16)]
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_sixteen_processes_on_one_sweep_run_each_stage_once(toy, hosts: int) -> None:
+    if hosts == 2 and not may_unshare():
+        pytest.skip("a second host name needs unshare --uts")
+    places = [(), ELSEWHERE][:hosts]
+    processes = [start(toy, *SWEEP, f"name=n{n}", before=places[n % hosts]) for n in range(16)]
     said = [process.communicate(timeout=240)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 16, said
     assert sorted(toy.executed()) == ["goodbye", "hello", "salut", "well"]
@@ -44,18 +58,21 @@ def test_sixteen_processes_on_one_sweep_run_each_stage_once(toy) -> None:
     assert not list((toy.path / "store/leases").iterdir())
 
 
-def processes_of_group(group: int) -> list[int]:
-    found = []
+def descendants(root: int) -> list[int]:
+    """Processes below one, workers included, which lead groups of their own."""
+    parents: dict[int, int] = {}
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
-        with suppress(ProcessLookupError):
-            if os.getpgid(pid) == group:
-                found.append(pid)
-    return sorted(found)
+        with suppress(OSError):
+            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
 
 
 def kill_somebody(process: "subprocess.Popen[str]", rng: random.Random) -> str:
     """kill -9 to the supervisor alone, to one of its descendants, or to all of them."""
-    below = [pid for pid in processes_of_group(process.pid) if pid != process.pid]
+    below = descendants(process.pid)
     victim = rng.choice(["supervisor", "worker", "all"])
     chosen = {
         "supervisor": [process.pid],
@@ -95,18 +112,15 @@ def test_kill_9_at_random_moments_never_costs_a_finished_stage_nor_shows_half_of
     assert final.returncode == 0, final.stdout + final.stderr
     assert (toy.path / "runs/latest/comparison.csv").read_text() == RESULT
     assert not {word for word in toy.executed() if word in published}
-
-
-def may_unshare() -> bool:
-    tried = subprocess.run(["unshare", "--uts", "true"], capture_output=True, check=False)
-    return tried.returncode == 0
+    assert toy.tilt("gc", "--keep-runs", "1d").returncode == 0
+    assert not list((toy.path / "store/staging").iterdir())
+    assert "0 were not" in toy.tilt("verify").stdout
 
 
 @pytest.mark.skipif(not may_unshare(), reason="a second host name needs unshare --uts")
 def test_a_holder_that_died_on_another_host_is_taken_over_after_the_lease_time(toy) -> None:
     lease_seconds(toy, 4.0)
-    elsewhere = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
-    holder = start(toy, "voice.seconds=8", before=elsewhere)
+    holder = start(toy, "voice.seconds=8", before=ELSEWHERE)
     deadline = time.monotonic() + 60
     while "hello" not in (toy.witness.read_text() if toy.witness.exists() else ""):
         assert time.monotonic() < deadline
@@ -126,8 +140,7 @@ def test_a_holder_that_died_on_another_host_is_taken_over_after_the_lease_time(t
 @pytest.mark.skipif(not may_unshare(), reason="a second host name needs unshare --uts")
 def test_a_holder_that_lives_on_another_host_is_waited_for(toy) -> None:
     lease_seconds(toy, 4.0)
-    elsewhere = ("unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh")
-    holder = start(toy, "voice.seconds=8", before=elsewhere)
+    holder = start(toy, "voice.seconds=8", before=ELSEWHERE)
     ours = start(toy, "voice.seconds=8")
     assert holder.wait(timeout=120) == 0
     assert ours.wait(timeout=120) == 0
