@@ -145,7 +145,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     if isinstance(error, NotAField):
         return {"kind": "input", "field": error.args[0], "message": error.args[1]}
     if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
-        return {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
+        return {"kind": "input", "field": field_at_fault, "message": str(error.problem)} | kept  # type: ignore[attr-defined]
     return {"kind": "error", "field": "", "message": f"{type(error).__name__}: {message}"} | kept
 
 

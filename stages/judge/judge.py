@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.agreement import compare_judges
+from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
 from stages.judge.verdicts import NULL_MODEL, Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
 from stages.records import Generation, Prompt
 from stages.runtime import Runtime
@@ -48,6 +49,8 @@ class Judge:
     """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
     canary_text: str = "I have no answer to this."
     """The null model's one answer to everything."""
+    expected: Expected = field(default_factory=Expected)
+    """How much there will be to judge; only `estimate` reads it."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
@@ -79,6 +82,34 @@ class Judge:
         records.write(out / "verdicts.parquet", Verdict, verdicts)
         (out / "summary.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
         self.runtime.metrics(figures)
+
+    def estimate(self) -> dict[str, Any]:
+        """What the verdicts will cost, before anything has run: `{dollars, calls, tokens, note}`, no network.
+
+        Payload folders need not exist, and judges may still be mappings of their fields. `dollars` is None where a
+        model's price or the number of items is not known; `note` says so. An upper estimate: answers that are recorded
+        already cost nothing.
+        """
+        items = self.expected.items(self.parts)
+        if items is None:
+            return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
+        found: list[Estimate] = [
+            estimate(
+                judge,
+                items=items,
+                order=self.order,
+                canary=min(self.canary, items // self.expected.samples),
+                output_characters=self.expected.response_tokens * CHARACTERS_A_TOKEN,
+            )
+            for judge in self.judges.values()
+        ]
+        dollars = [one.dollars for one in found]
+        return {
+            "dollars": None if None in dollars else math.fsum(d for d in dollars if d is not None),
+            "calls": sum(one.requests for one in found),
+            "tokens": sum(one.prompt_tokens + one.completion_tokens for one in found),
+            "note": "; ".join(dict.fromkeys(one.note for one in found)),
+        }
 
     def _progress(self, number: int) -> Any:
         def progress(done: int, total: int, note: str) -> None:
@@ -200,6 +231,8 @@ def _canary_warning(slot: str, canary: dict[str, float]) -> str:
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Agreement of every two judges over the pairs that both decided, a pair's orders taken together."""
+    from stages.judge.agreement import compare_judges  # scipy.stats: half a second that a plan need not wait for
+
     means: dict[str, dict[Hashable, float]] = {}
     for name in dict.fromkeys(v.judge for v in verdicts):
         mine = by_pair([v for v in verdicts if v.judge == name and not v.canary and v.preference is not None])
