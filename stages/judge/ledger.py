@@ -47,7 +47,7 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        """Dollars, open sendings at their worst."""
+        """Dollars, open sendings at their worst, as of the last call of another method."""
         return sum(self._spent.values()) + sum(self._held.values())
 
     def hold(self, name: str, dollars: float) -> bool:
