@@ -1,4 +1,4 @@
-"""`tilt run` with judges over the wire: money of a whole sweep, keys, exit codes; several stages in processes at once."""
+"""`tilt run` with judges over the wire: the money of a whole sweep, keys, exit codes; stages in several processes."""
 
 import os
 import re
