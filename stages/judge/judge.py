@@ -10,7 +10,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,14 @@ class Judge:
     def estimate(self) -> dict[str, Any]:
         """What the verdicts will cost, before anything has run: `{dollars, calls, tokens, note}`, no network.
 
-        Payload folders need not exist, and judges may still be mappings of their fields. `dollars` is None where a
-        model's price or the number of items is not known; `note` says so. An upper estimate: answers that are recorded
-        already cost nothing.
+        Payload folders need not exist; judges and `expected` may still be mappings of their fields. `dollars` is None
+        where a model's price or the number of items is not known; `note` says so. An upper estimate: answers that are
+        recorded already cost nothing.
         """
-        items = self.expected.items(self.parts)
+        expected: Any = self.expected
+        if isinstance(expected, Mapping):
+            expected = Expected(**{name: value for name, value in expected.items() if name != "_target_"})
+        items = expected.items(self.parts)
         if items is None:
             return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
         found: list[Estimate] = [
@@ -98,8 +101,8 @@ class Judge:
                 judge,
                 items=items,
                 order=self.order,
-                canary=min(self.canary, items // self.expected.samples),
-                output_characters=self.expected.response_tokens * CHARACTERS_A_TOKEN,
+                canary=min(self.canary, items // expected.samples),
+                output_characters=expected.response_tokens * CHARACTERS_A_TOKEN,
             )
             for judge in self.judges.values()
         ]
