@@ -188,7 +188,6 @@ class ApiJudge(Judge):
     max_output_chars: int = bounded(40000, "a positive number of characters", least=1)
     max_unreachable: float = bounded(0.02, "a share between 0 and 1", least=0, most=1)
     max_cost: float | None = bounded(None, "an amount of dollars, 0 or more", least=0)
-    max_cost_run: float | None = bounded(None, "an amount of dollars, 0 or more", least=0)
     concurrency: int = bounded(8, "a positive number of requests", least=1)
     rpm: int | None = bounded(None, "a positive number of requests a minute", least=1)
     tpm: int | None = bounded(None, "a positive number of tokens a minute", least=1)

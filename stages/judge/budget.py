@@ -97,5 +97,5 @@ class Budget:
     def _stopped(self, dollars: float) -> str:
         return (
             f"${self.spent:.4f} of ${self.ceiling:.4f} is spent and the next request may cost ${dollars:.4f}; every "
-            "answer so far is recorded: raise max_cost and run again, and it goes on from here"
+            "answer so far is recorded: raise this limit and run again, and it goes on from here"
         )

@@ -40,7 +40,7 @@ class Judge:
     """Payload of the method it is held against."""
     prompts: Path
     judges: dict[str, Any]
-    """Name of a slot → judge: `ApiJudge` or `RewardJudge`."""
+    """Name of a slot → judge: `ApiJudge` or `RewardJudge`; an empty slot (null) judges nothing."""
     parts: list[str] = field(default_factory=list)
     """Parts of the prompts that are judged; empty: all."""
     order: str = "both"
@@ -53,11 +53,18 @@ class Judge:
     """How much there will be to judge; only `estimate` reads it."""
     runtime: Runtime = field(default_factory=Runtime)
 
+    @property
+    def _seated(self) -> dict[str, Any]:
+        return {slot: judge for slot, judge in self.judges.items() if judge is not None}
+
     def run(self, out: Path) -> None:
         if self.order not in ORDERS:
             raise BadInput("order", f"{self.order!r} is none of {', '.join(ORDERS)}")
-        if not self.judges:
+        if not self._seated:
             raise BadInput("judges", "no judge is named; give at least one, such as judges.main")
+        names = [getattr(judge, "name", slot) for slot, judge in self._seated.items()]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise BadInput("judges", f"{len(repeated)} of them are named {repeated[0]!r}; give each its own name")
         if self.canary < 0:
             raise BadInput("canary", f"{self.canary} is not a number of prompts, 0 or more")
         pairs = self._pairs()
@@ -66,7 +73,7 @@ class Judge:
         verdicts: list[Verdict] = []
         figures: dict[str, float] = {}
         report: dict[str, Any] = {"order": self.order, "judges": {}}
-        for number, (slot, judge) in enumerate(self.judges.items()):
+        for number, (slot, judge) in enumerate(self._seated.items()):
             if not isinstance(judge, PairJudge):
                 raise BadInput(
                     f"judges.{slot}", f"{type(judge).__name__} is no judge: it has no decide(pairs, order, session)"
@@ -75,7 +82,7 @@ class Judge:
             found = _decided(slot, judge, pairs, self.order, session)
             verdicts += found
             report["judges"][slot] = {"name": judge.name, **self._judged(slot, found, session, figures)}
-        if len(self.judges) > 1:
+        if len(self._seated) > 1:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
                 figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
@@ -104,7 +111,7 @@ class Judge:
                 canary=min(self.canary, items // expected.samples),
                 output_characters=expected.response_tokens * CHARACTERS_A_TOKEN,
             )
-            for judge in self.judges.values()
+            for judge in self._seated.values()
         ]
         dollars = [one.dollars for one in found]
         return {
@@ -116,7 +123,7 @@ class Judge:
 
     def _progress(self, number: int) -> Any:
         def progress(done: int, total: int, note: str) -> None:
-            share = (number + done / max(1, total)) / len(self.judges)
+            share = (number + done / max(1, total)) / len(self._seated)
             self.runtime.progress(round(1000 * share), 1000, note)
 
         return progress
@@ -177,7 +184,7 @@ class Judge:
 
     def _judged(self, slot: str, found: list[Verdict], session: Session, figures: dict[str, float]) -> dict[str, Any]:
         """Adds a judge's figures, and returns what its summary says. Warns where the canary did not lose."""
-        prefix = "" if len(self.judges) == 1 else f"{slot}/"
+        prefix = "" if len(self._seated) == 1 else f"{slot}/"
         real = [v for v in found if not v.canary]
         parts = {part: summary([v for v in real if v.part == part]) for part in dict.fromkeys(v.part for v in real)}
         said: dict[str, Any] = {"all": summary(real), "parts": parts, "warnings": []}

@@ -83,7 +83,7 @@ class Ledger:
         """The line for a user whose run ends here."""
         return (
             f"${self.spent:.4f} of ${self.ceiling:.4f} is spent by all judges of runs named {self.account!r} and the "
-            f"next request may cost ${dollars:.4f}; every answer so far is recorded: raise max_cost_run and run again, "
+            f"next request may cost ${dollars:.4f}; every answer so far is recorded: raise this limit and run again, "
             "and it goes on from here"
         )
 

@@ -40,7 +40,7 @@ def test_what_a_killed_process_had_open_stays_at_its_worst_and_nobody_waits_for_
     assert stopped.value.exit_code == 3
     assert str(stopped.value) == (
         "runtime.max_cost_run: $0.7000 of $1.0000 is spent by all judges of runs named 'study' and the next request "
-        "may cost $0.4000; every answer so far is recorded: raise max_cost_run and run again, and it goes on from here"
+        "may cost $0.4000; every answer so far is recorded: raise this limit and run again, and it goes on from here"
     )
 
 

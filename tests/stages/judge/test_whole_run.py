@@ -60,6 +60,7 @@ store: store
 runs: runs
 goal: [judge]
 sweep: null
+max_cost: null
 words: 2
 stages:
   prompts: {_target_: texts.Texts}
@@ -109,17 +110,17 @@ def test_all_judges_of_a_sweep_stay_below_one_ceiling_and_a_second_run_goes_on(p
         def billed() -> float:
             return (sum(server.answered.values()) + server.preflights) * 0.00503
 
-        first = tilt(project, server, POINTS, "judge.max_cost_run=0.25")
+        first = tilt(project, server, POINTS, "max_cost=0.25")
         assert first.returncode == 3, first.stdout + first.stderr
         assert 0.15 < billed() <= 0.25
-        (line, *_) = re.findall(r"^judge\.max_cost_run: .*$", first.stdout, re.MULTILINE)
+        (line, *_) = re.findall(r"^max_cost: .*$", first.stdout, re.MULTILINE)
         assert re.fullmatch(
-            r"judge\.max_cost_run: \$0\.\d{4} of \$0\.2500 is spent by all judges of runs named 'study' and the next "
-            r"request may cost \$0\.\d{4}; every answer so far is recorded: raise max_cost_run and run again, and it "
+            r"max_cost: \$0\.\d{4} of \$0\.2500 is spent by all judges of runs named 'study' and the next "
+            r"request may cost \$0\.\d{4}; every answer so far is recorded: raise this limit and run again, and it "
             r"goes on from here",
             line,
         )
-        last = tilt(project, server, POINTS, "judge.max_cost_run=1")
+        last = tilt(project, server, POINTS, "max_cost=1")
         assert last.returncode == 0, last.stdout + last.stderr
         assert len(server.answered) == 3 * 12 * 2
         assert server.bought_twice == 0
@@ -128,8 +129,8 @@ def test_all_judges_of_a_sweep_stay_below_one_ceiling_and_a_second_run_goes_on(p
 KEY = "sk-planted-77c1d0e94ab2"
 
 
-@pytest.mark.parametrize("case", ["refused", "odd"])
-def test_a_key_is_in_no_file_log_tracker_or_process_list(project: Path, monkeypatch, case: str) -> None:
+@pytest.mark.parametrize(("case", "tracking"), [("refused", "none"), ("odd", "wandb")])
+def test_a_key_is_in_no_file_log_tracker_or_process_list(project: Path, monkeypatch, case: str, tracking: str) -> None:
     """The server echoes the key in its errors: for the whole run (`refused`), or for every other item and in what it
     answers to the rest (`odd`)."""
     monkeypatch.setenv("PLANTED", KEY)
@@ -158,7 +159,7 @@ def test_a_key_is_in_no_file_log_tracker_or_process_list(project: Path, monkeypa
     watcher.start()
     try:
         with Loopback(respond, delay=0.05) as server:
-            done = tilt(project, server, "words=2", "judge.api_key_env=PLANTED", "tracking=wandb", "name=keys")
+            done = tilt(project, server, "words=2", "judge.api_key_env=PLANTED", f"tracking={tracking}")
             assert any(f"Bearer {KEY}" in headers.values() for headers in server.headers)  # it was used
     finally:
         over.set()
@@ -166,7 +167,7 @@ def test_a_key_is_in_no_file_log_tracker_or_process_list(project: Path, monkeypa
     assert done.returncode == (2 if case == "refused" else 0), done.stdout + done.stderr
     files = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     tracked = [text for path, text in files.items() if path.suffix == ".wandb"]
-    assert any(MODEL.encode() in text for text in tracked)  # the judge's configuration is in W&B's file
+    assert any(MODEL.encode() in text for text in tracked) == (tracking == "wandb")  # it holds the configuration
     names = {path.name for path in files}
     assert {"log.txt", "failure.json" if case == "refused" else "manifest.json"} <= names, sorted(names)
     assert any(b"config-name" in line for line in seen)  # the run was watched
