@@ -1,5 +1,6 @@
 """What may be spent: the worst case of every request is set aside before it leaves, so that no limit is ever passed."""
 
+import secrets
 import threading
 from collections.abc import Callable
 
@@ -73,8 +74,9 @@ class Budget:
 
     def require(self, dollars: float) -> None:
         """Raises BudgetReached where a worst case does not fit; sets nothing aside."""
-        self.reserve("a look ahead", dollars)
-        self.settle("a look ahead", 0.0)
+        name = f"look ahead {secrets.token_hex(8)}"
+        self.reserve(name, dollars)
+        self.settle(name, 0.0)
 
     def commit(self, name: str, dollars: float) -> None:
         """Sets aside what was handed over before: it is too late to refuse."""
