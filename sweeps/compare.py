@@ -18,7 +18,7 @@ import numpy as np
 from stages.errors import BadInput
 from stages.runtime import Runtime
 from sweeps.choice import Choice, Difference, choose, differences, named, reference_point, verdict
-from sweeps.judged import Judged, judge_points, said_of
+from sweeps.judged import Judged, judge_agreements, judge_points, said_of
 from sweeps.points import Figures, Point, figures, load_points, shown_settings
 from sweeps.report import render
 from sweeps.summary import summary
@@ -167,6 +167,7 @@ class Compare:
                 }
                 for judged in judges
             ],
+            "agreements": judge_agreements([point.verdicts for point in points], draws=self.draws, seed=self.seed),
             "generations": self._generations(points),
             "lineage": [dict(node) for node in self.runtime.lineage],
         }

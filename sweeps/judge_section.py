@@ -40,7 +40,32 @@ def judge_section(content: Mapping[str, Any], pieces: Pieces) -> str:
             f"<tbody>{''.join(lines)}</tbody></table></div>"
             + "".join(f"<p class=note>{escape(note)}</p>" for note in _notes(content, judged))
         )
+    sections += [_agreement_table(content, agreement, pieces) for agreement in content["agreements"]]
     return "<h2>What the judge says</h2>" + "".join(sections)
+
+
+def _agreement_table(content: Mapping[str, Any], agreement: Mapping[str, Any], pieces: Pieces) -> str:
+    first, second = (escape(name) for name in agreement["judges"])
+    lines = []
+    for number, found in enumerate(agreement["points"]):
+        if found is None:
+            continue
+        kappa = NONE  # where both always choose the same, chance leaves nothing to miss
+        if found["kappa"] is not None:
+            kappa = f"<td>{found['kappa']:.2f}<small>[{found['kappa_low']:.2f}, {found['kappa_high']:.2f}]</small></td>"
+        rates = "".join(f"<td>{rate:.0f}</td>" for rate in found["candidate_preferred"])
+        lines.append(
+            f"{pieces.row_head(content, number)}<td>{found['pairs']}</td><td>{found['raw']:.0f}</td>"
+            f"{kappa.replace('-', '−')}{rates}</tr>"
+        )
+    return (
+        f"<h3>Do {first} and {second} agree?</h3>"
+        '<div class="table"><table><thead><tr><th>method<th class=text>setting<th>pairs<th>raw agreement, %'
+        f"<th>Cohen’s κ<th>prefers it, %<br>{first}<th>prefers it, %<br>{second}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        "<p class=note>κ: what is left of the agreement beyond that of two judges with these rates who look at "
+        "nothing; 0 as by chance, 1 always. Intervals over pairs.</p>"
+    )
 
 
 def _cells(found: Mapping[str, Any], compared: Mapping[str, Any] | None, reference: str, pieces: Pieces) -> str:

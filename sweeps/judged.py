@@ -4,7 +4,8 @@ Reads `verdicts.parquet` (stages.judge.verdicts.Verdict) of every point that was
 the unit is the prompt, as everywhere in a comparison.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from stages import records
 from stages.errors import BadInput
+from stages.judge.agreement import compare_judges
 from stages.judge.answers import IDENTICAL
 from stages.judge.verdicts import Verdict, by_pair, canary_summary, summary
 from stages.judge.winrate import length_controlled
@@ -94,6 +96,38 @@ def judge_points(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed: int
     """Every judge on every point, in the points' order. Raises BadInput for a judge with several references."""
     names = dict.fromkeys(v.judge for rows in verdicts for v in rows)
     return [_judged(name, [[v for v in rows if v.judge == name] for rows in verdicts], draws, seed) for name in names]
+
+
+def judge_agreements(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed: int) -> list[dict[str, Any]]:
+    """How far every two judges agree on the pairs that both decided: `{judges, points}`, for each point the pairs, the
+    raw agreement in points, Cohen's kappa with its interval over pairs, and who prefers the candidate how often.
+
+    None for a point that one of them did not see, or where every response is the reference's.
+    """
+    names = list(dict.fromkeys(v.judge for rows in verdicts for v in rows))
+    return [
+        {"judges": list(two), "points": [_agreement(rows, two, draws, seed) for rows in verdicts]}
+        for two in itertools.combinations(names, 2)
+    ]
+
+
+def _agreement(verdicts: Sequence[Verdict], two: tuple[str, str], draws: int, seed: int) -> dict[str, Any] | None:
+    means: list[dict[Hashable, float]] = []
+    for name in two:
+        asked = [v for v in verdicts if v.judge == name and not v.canary and v.preference is not None]
+        asked = [v for v in asked if v.outcome != IDENTICAL]
+        means.append({key: float(np.mean([v.preference or 0.0 for v in group])) for key, group in by_pair(asked).items()})
+    if not means[0].keys() & means[1].keys():
+        return None
+    (found,) = compare_judges(dict(zip(two, means, strict=True)), draws=draws, seed=seed).values()
+    return {
+        "pairs": found.items,
+        "raw": 100 * found.raw.estimate,
+        "kappa": found.kappa.estimate,
+        "kappa_low": found.kappa.low,
+        "kappa_high": found.kappa.high,
+        "candidate_preferred": [100 * rates["candidate"] for rates in found.base_rates],
+    }
 
 
 def _judged(name: str, verdicts: Sequence[Sequence[Verdict]], draws: int, seed: int) -> Judged:

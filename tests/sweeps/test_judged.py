@@ -12,7 +12,7 @@ import pytest
 
 from stages.errors import BadInput
 from sweeps.compare import Compare
-from sweeps.judged import judge_points, load_verdicts
+from sweeps.judged import judge_agreements, judge_points, load_verdicts
 from sweeps.table import COLUMNS, JUDGE_COLUMNS
 
 DRAWS: dict[str, Any] = {"draws": 1000, "seed": 0}
@@ -175,6 +175,33 @@ def test_several_judges_stand_side_by_side_and_a_point_may_lack_one(synthetic: M
     own = "".join(part for part in (out / "report.html").read_text().split("<script>") if len(part) < 1_000_000)
     assert "<b>kind" not in own
     assert "&lt;b&gt;kind" in own
+
+
+def test_two_judges_agreement_by_hand(synthetic: ModuleType, tmp_path: Path) -> None:
+    # [[20, 5], [10, 15]] of 50 pairs: p_o = .7, p_e = (25 · 30 + 25 · 20) / 50² = .5, κ = .4
+    first, second = [1.0] * 25 + [2.0] * 25, [1.0] * 20 + [2.0] * 5 + [1.0] * 10 + [2.0] * 15
+    verdicts = [
+        synthetic.verdict(f"p{i:02}", preference, judge=judge)
+        for judge, preferences in (("one", first), ("two", second))
+        for i, preference in enumerate(preferences)
+    ]
+    same = [synthetic.verdict("p00", 1.5, judge=judge, outcome="identical") for judge in ("one", "two")]
+    (found,) = judge_agreements([verdicts, same], **DRAWS)
+    assert found["judges"] == ["one", "two"]
+    assert found["points"][1] is None
+    point = found["points"][0]
+    assert (point["pairs"], point["raw"], point["kappa"]) == (50, pytest.approx(70), pytest.approx(0.4))
+    assert point["kappa_low"] < 0.4 < point["kappa_high"]
+    assert point["candidate_preferred"] == pytest.approx([50, 40])
+
+    values = {"validation": [1.0, 2.0], "test": [1.0, 2.0]}
+    entry = synthetic.write_point(tmp_path / "p", method="vas", settings={}, proxy=values)
+    out = tmp_path / "out"
+    out.mkdir()
+    Compare(points=[entry | {"verdicts": synthetic.write_verdicts(tmp_path / "v", verdicts)}]).run(out)
+    page = (out / "report.html").read_text()
+    assert "Do one and two agree?" in page
+    assert "<td>50</td><td>70</td><td>0.40<small>[" in page
 
 
 def test_a_point_whose_verdicts_all_failed_has_bounds_and_no_win_rate(synthetic: ModuleType, tmp_path: Path) -> None:
