@@ -116,7 +116,9 @@ def _agreement(verdicts: Sequence[Verdict], two: tuple[str, str], draws: int, se
     for name in two:
         asked = [v for v in verdicts if v.judge == name and not v.canary and v.preference is not None]
         asked = [v for v in asked if v.outcome != IDENTICAL]
-        means.append({key: float(np.mean([v.preference or 0.0 for v in group])) for key, group in by_pair(asked).items()})
+        means.append(
+            {key: float(np.mean([v.preference or 0.0 for v in group])) for key, group in by_pair(asked).items()}
+        )
     if not means[0].keys() & means[1].keys():
         return None
     (found,) = compare_judges(dict(zip(two, means, strict=True)), draws=draws, seed=seed).values()

@@ -5,7 +5,6 @@ and `prompts.parquet`; writes `verdicts.parquet` (verdicts.Verdict; judge by jud
     tilt run goal=[judge] judge=reward
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -18,8 +17,8 @@ from typing import Any
 from stages import records
 from stages.errors import BadInput
 from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
-from stages.judge.verdicts import NULL_MODEL, Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
-from stages.records import Generation, Prompt
+from stages.judge.pairs import canaries, pairs_of
+from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
 from stages.runtime import Runtime
 
 ORDERS = ("both", "seeded", "as_is")
@@ -67,8 +66,8 @@ class Judge:
             raise BadInput("judges", f"{len(repeated)} of them are named {repeated[0]!r}; give each its own name")
         if self.canary < 0:
             raise BadInput("canary", f"{self.canary} is not a number of prompts, 0 or more")
-        pairs = self._pairs()
-        pairs += self._canaries(pairs)
+        pairs = pairs_of(Path(self.generations), Path(self.reference_generations), Path(self.prompts), self.parts)
+        pairs += canaries(pairs, self.canary, self.canary_text)
         requests = getattr(self.runtime, "requests", None) or Path(out).parent / "requests"
         verdicts: list[Verdict] = []
         figures: dict[str, float] = {}
@@ -128,60 +127,6 @@ class Judge:
 
         return progress
 
-    def _pairs(self) -> list[Pair]:
-        """The two methods' responses side by side, in the candidate's order."""
-        candidates = _read(Path(self.generations) / "generations.parquet", Generation, "generations")
-        references = _read(
-            Path(self.reference_generations) / "generations.parquet", Generation, "reference_generations"
-        )
-        prompts = {p.id: p for p in _read(Path(self.prompts) / "prompts.parquet", Prompt, "prompts")}
-        if self.parts:
-            present = sorted({g.part for g in candidates})
-            if unknown := [part for part in self.parts if part not in present]:
-                raise BadInput(
-                    "parts", f"no generation is in part {unknown[0]!r}; there are {', '.join(present) or 'none'}"
-                )
-            candidates = [g for g in candidates if g.part in self.parts]
-            references = [g for g in references if g.part in self.parts]
-        if not candidates:
-            raise BadInput("generations", f"{self.generations} holds no generations")
-        by_key = {(g.prompt_id, g.sample): g for g in references}
-        asked = {(g.prompt_id, g.sample) for g in candidates}
-        if problem := _difference(asked, set(by_key)):
-            raise BadInput("reference_generations", f"{problem}; judge two methods on the same prompts and samples")
-        if unknown := sorted({g.prompt_id for g in candidates} - prompts.keys()):
-            raise BadInput("prompts", f"no prompt has the id {unknown[0]!r} that both methods answer")
-        return [
-            Pair(
-                prompt=prompts[g.prompt_id],
-                instruction=instruction_of(prompts[g.prompt_id]),
-                sample=g.sample,
-                candidate=g.text,
-                reference=by_key[g.prompt_id, g.sample].text,
-                candidate_method=g.method,
-                reference_method=by_key[g.prompt_id, g.sample].method,
-            )
-            for g in candidates
-        ]
-
-    def _canaries(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The null model on some prompts, always the same ones: its verdicts are bought once for all methods."""
-        firsts = {pair.prompt.id: pair for pair in reversed(pairs) if pair.reference != self.canary_text}
-        chosen = sorted(firsts.values(), key=lambda pair: hashlib.sha256(pair.prompt.id.encode()).hexdigest())
-        return [
-            Pair(
-                prompt=pair.prompt,
-                instruction=pair.instruction,
-                sample=pair.sample,
-                candidate=" " * bool(pair.prompt.opening) + self.canary_text,
-                reference=pair.reference,
-                candidate_method=NULL_MODEL,
-                reference_method=pair.reference_method,
-                canary=True,
-            )
-            for pair in chosen[: self.canary]
-        ]
-
     def _judged(self, slot: str, found: list[Verdict], session: Session, figures: dict[str, float]) -> dict[str, Any]:
         """Adds a judge's figures, and returns what its summary says. Warns where the canary did not lose."""
         prefix = "" if len(self._seated) == 1 else f"{slot}/"
@@ -206,19 +151,6 @@ class Judge:
         figures |= {f"{prefix}canary/{name}": value for name, value in said.get("canary", {}).items()}
         figures |= {f"{prefix}requests/{name}": value for name, value in session.figures.items() if value == value}
         return said
-
-
-def instruction_of(prompt: Prompt) -> str:
-    """What was asked, as a judge reads it: the prompt's text, or its messages; one user message stands by itself.
-
-    >>> instruction_of(Prompt(id="a", part="test", text="", messages=[{"role": "user", "content": "Why?"}]))
-    'Why?'
-    """
-    if not prompt.messages:
-        return prompt.text
-    if len(prompt.messages) == 1:
-        return prompt.messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt.messages)
 
 
 def _decided(slot: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
@@ -260,20 +192,3 @@ def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "base_rates": dict(zip(pair, found.base_rates, strict=True)),
             }
     return said
-
-
-def _difference(asked: set[tuple[str, int]], answered: set[tuple[str, int]]) -> str:
-    """One line that names what only one of the methods has; empty where they match."""
-    for missing, whose in ((asked - answered, "the reference"), (answered - asked, "the candidate")):
-        if missing:
-            ids = list(dict.fromkeys(prompt_id for prompt_id, _ in sorted(missing)))
-            shown = ", ".join(repr(i) for i in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-            return f"{whose} has no response (of that sample) to {shown}"
-    return ""
-
-
-def _read(path: Path, kind: type, field_name: str) -> list[Any]:
-    try:
-        return records.read(path, kind)
-    except (FileNotFoundError, ValueError) as error:
-        raise BadInput(field_name, str(error).splitlines()[0]) from error
