@@ -87,8 +87,11 @@ def test_a_line_torn_by_a_kill_is_no_spending_and_hides_none(tmp_path: Path) -> 
     assert not again.fits(0.76)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_however_many_spend_at_once_the_ceiling_holds(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_however_many_spend_at_once_the_ceiling_holds(tmp_path: Path, monkeypatch, seed: int) -> None:
+    # Time passes between the look and the line, so that two who look at once would both find room.
+    room = Ledger._room
+    monkeypatch.setattr(Ledger, "_room", lambda self, dollars: (room(self, dollars), time.sleep(0.002))[0])
     # 4 judges, 3 threads each, worst cases of 0.1 that turn out to cost 0.02 … 0.1; a ceiling of 2.
     refused = []
 
