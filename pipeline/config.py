@@ -47,10 +47,11 @@ def config_key(config: DictConfig, path: str) -> str:
         found.append(part)
         for _ in range(10):
             raw = _raw(config, found)
-            names = re.findall(r"\$\{([A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
+            names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
             if not names:
                 break
-            found = names[-1].split(".")
+            up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
+            found = found[: len(found) - up] * bool(up) + names[-1].lstrip(".").split(".")
     return ".".join(found)
 
 

@@ -2,15 +2,18 @@
 
 A stage that pays has a method `estimate()` which returns `{"dollars", "calls", "tokens", "note"}` from its fields
 alone; `dollars` is None where a price is unknown. Only such a stage's module is imported while planning, so it must be
-light.
+light; what is configured inside its fields stays a plain mapping, so that nothing heavy is built.
 """
 
+import importlib
 from dataclasses import dataclass
 
-from pipeline.build import build
 from pipeline.code import declares
 from pipeline.graph import Node, with_paths
+from pipeline.keys import FOR_THE_RUNNER
 from pipeline.store import Store
+
+NO_FIELDS = ("_target_", *FOR_THE_RUNNER)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ def estimate(node: Node, store: Store) -> Estimate | None:
     if not declares(node.target, "estimate"):
         return None
     try:
-        return Estimate(**build(with_paths(node.config, store.payload)).estimate())
+        module, _, name = node.target.rpartition(".")
+        fields = with_paths({k: v for k, v in node.config.items() if k not in NO_FIELDS}, store.payload)
+        return Estimate(**getattr(importlib.import_module(module), name)(**fields).estimate())
     except Exception as error:  # an estimate must not keep anybody from planning
         return Estimate(None, note=f"no estimate: {type(error).__name__}: {error}".splitlines()[0])

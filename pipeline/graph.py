@@ -87,7 +87,10 @@ class Graph:
                 self._goal(self._expand(point, name, ()))
         if any(COMPARE in point.resolve("goal") for point in self.points):
             self._goal(self._compare())
-        self.naive = sum(len(point.stages) for point in self.points)
+        self.naive = sum(len(point.stages) for point in self.points) + any(
+            node.name == COMPARE for node in self.nodes.values()
+        )
+        """Stages that would run if no two points shared one."""
         self.sort()
 
     def sort(self) -> None:

@@ -46,14 +46,12 @@ def _totals(request: Request, planned: Plan, console: Console) -> None:
         + (f" and {untimed} never timed" if untimed else ""),
         soft_wrap=True,
     )
-    if costs := planned.costs():
-        known = [cost.dollars for cost in costs if cost.dollars is not None]
-        unknown = len(costs) - len(known)
-        console.print(
-            f"paid answers: {sum(cost.calls for cost in costs):,} calls, about ${sum(known):.2f}"
-            + (f" and {unknown} stages whose price cannot be told" if unknown else ""),
-            soft_wrap=True,
-        )
+    costs = planned.costs()
+    known = [cost.dollars for cost in costs if cost.dollars is not None]
+    if calls := sum(cost.calls for cost in costs):
+        told = [f"about ${sum(known):.2f}"] if known else []
+        told += [f"{len(costs) - len(known)} stages whose price cannot be told"] if len(known) < len(costs) else []
+        console.print(f"paid answers: {calls:,} calls, {' and '.join(told)}", soft_wrap=True)
 
 
 def _figures(request: Request, planned: Plan) -> dict[str, object]:

@@ -165,21 +165,22 @@ def _manifest(spec: Spec, metrics: dict[str, float], started: str, seconds: floa
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
-    kept = {"exit_code": error.exit_code} if isinstance(getattr(error, "exit_code", None), int) else {}  # type: ignore[attr-defined]
     lines = str(error).strip().splitlines()
     message = lines[0] if lines else type(error).__name__
+    told: dict[str, Any] = {"kind": "error", "field": "", "message": message, "retryable": False}
+    if isinstance(code := getattr(error, "exit_code", None), int):
+        told["exit_code"] = code
     if no_space(error):
-        return {"kind": "disk", "field": "", "message": message, "retryable": False}
+        return told | {"kind": "disk"}
     if isinstance(error, NotAField):
-        return {"kind": "input", "field": error.args[0], "message": error.args[1], "retryable": False}
+        return told | {"kind": "input", "field": error.args[0], "message": error.args[1]}
     if isinstance(error, SourceChanged):
-        return {"kind": "error", "field": "", "message": message, "retryable": False}
+        return told
     if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
-        return {"kind": "input", "field": field_at_fault, "message": str(error.problem), "retryable": False}  # type: ignore[attr-defined]
+        return told | {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
     passing = isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", None) in PASSING
     retryable = bool(getattr(error, "retryable", passing))
-    message = f"{type(error).__name__}: {message}"
-    return {"kind": "error", "field": "", "message": message, "retryable": retryable} | kept
+    return told | {"message": f"{type(error).__name__}: {message}", "retryable": retryable}
 
 
 def limit_threads(threads: int) -> None:
@@ -249,7 +250,8 @@ def main(arguments: Sequence[str]) -> int:
     perform(spec, send, rank)
     if last[-1][0] == "done":
         return 0
-    return 2 if last[-1][1]["kind"] == "input" else 1
+    told = last[-1][1]
+    return told.get("exit_code", 2 if told["kind"] == "input" else 1)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """The comparison of many points: which method, how strongly, and what it is worth.
 
-Reads `scores.parquet` (records.Score) of every point; writes `comparison.csv` (one row a point), `summary.txt` (the
-table for the terminal), `comparison.json` (all figures) and `report.html` (one self-contained page).
+Reads `scores.parquet` (records.Score) of every point, and `verdicts.parquet` (judge.verdicts.Verdict) where a judge
+decided; writes `comparison.csv` (one row a point), `summary.txt` (the table for the terminal), `comparison.json` (all
+figures) and `report.html` (one self-contained page).
 Alone: `tilt run -m method=base,bon,vas` (its goal is `compare` unless another is named).
 """
 
-import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,11 @@ import numpy as np
 from stages.errors import BadInput
 from stages.runtime import Runtime
 from sweeps.choice import Choice, Difference, choose, differences, named, reference_point, verdict
+from sweeps.judged import Judged, judge_agreements, judge_points, said_of
 from sweeps.points import Figures, Point, figures, load_points, shown_settings
 from sweeps.report import render
 from sweeps.summary import summary
-
-COLUMNS = [
-    *["method", "settings", "prompts", "samples", "proxy", "proxy_low", "proxy_high", "gold", "gold_low", "gold_high"],
-    *["kl", "kl_low", "kl_high", "tokens_per_second", "flops", "seconds"],
-]
-"""Of `comparison.csv`: `samples` counts all responses, `flops` is per response, `seconds` and the rate over all."""
+from sweeps.table import columns, rows, settings_text, write_csv
 
 
 @dataclass
@@ -39,7 +35,8 @@ class Compare:
     """
 
     points: list[dict[str, Any]]
-    """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage)."""
+    """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage), and `verdicts`
+    (that of its judge stage; absent or null: nobody judged it)."""
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
     report_part: str = "test"
@@ -62,6 +59,7 @@ class Compare:
         if self.select_part == self.report_part:
             raise BadInput("select_part", f"{self.select_part!r} is also the part of the report; choose on another one")
         points = self._ordered(load_points(self.points, self.report_part))
+        judges = judge_points([point.verdicts for point in points], draws=self.draws, seed=self.seed)
         measured = []
         for done, point in enumerate(points):
             self.runtime.progress(done, len(points) + 1, point.label)
@@ -70,14 +68,16 @@ class Compare:
         against = reference_point(points, self.reference, self.report_part)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
-        content = self._content(points, measured, chosen, against, found)
-        _write_csv(out / "comparison.csv", points, measured)
+        content = self._content(points, measured, judges, chosen, against, found)
+        header, lines = columns(judges), rows(points, measured, judges)
+        write_csv(out / "comparison.csv", header, lines)
         (out / "comparison.json").write_text(
             json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
         )
         (out / "summary.txt").write_text(summary(content), encoding="utf-8")
         (out / "report.html").write_text(render(content), encoding="utf-8")
-        self._track(content, points, measured, found)
+        self.runtime.table("comparison", header, lines)
+        self._track(content, points, found)
         self.runtime.progress(len(points) + 1, len(points) + 1, "report written")
 
     def _ordered(self, points: list[Point]) -> list[Point]:
@@ -102,6 +102,7 @@ class Compare:
         self,
         points: Sequence[Point],
         measured: Sequence[Figures],
+        judges: Sequence[Judged],
         chosen: Mapping[str, Choice],
         against: Point | None,
         found: Sequence[Difference],
@@ -109,8 +110,11 @@ class Compare:
         """Everything that the page shows, as plain JSON; a figure that does not exist is null."""
         place = {id(point): number for number, point in enumerate(points)}
         picked = {id(choice.point) for choice in chosen.values()}
+        spoken_of = [d.point for d in found if d.point.method in chosen] or [d.point for d in found]
+        names = {place[id(p)]: named(p, points) for p in [*spoken_of, *([against] if against else [])]}
+        sentences = [verdict(points, chosen, found, self.report_part), *(said_of(judged, names) for judged in judges)]
         content = {
-            "verdict": verdict(points, chosen, found, self.report_part),
+            "verdict": " ".join(filter(None, sentences)),
             "select_part": self.select_part,
             "report_part": self.report_part,
             "draws": self.draws,
@@ -150,13 +154,29 @@ class Compare:
                     "proxy": asdict(d.proxy),
                     "gold": asdict(d.gold),
                     "detectable": d.gold.detectable,
+                    "judges": [self._judged_difference(judged, place, d) for judged in judges],
                 }
                 for d in found
             ],
+            "judges": [
+                {
+                    "judge": judged.judge,
+                    "reference": judged.reference,
+                    "points": [None if point is None else asdict(point) for point in judged.points],
+                    "canary": judged.canary,
+                }
+                for judged in judges
+            ],
+            "agreements": judge_agreements([point.verdicts for point in points], draws=self.draws, seed=self.seed),
             "generations": self._generations(points),
             "lineage": [dict(node) for node in self.runtime.lineage],
         }
         return _plain(content)
+
+    def _judged_difference(self, judged: Judged, place: Mapping[int, int], d: Difference) -> dict[str, Any] | None:
+        ours, theirs = place[id(d.point)], place[id(d.reference)]
+        found = judged.difference(ours, theirs, draws=self.draws, seed=self.seed)
+        return None if found is None else asdict(found)
 
     def _generations(self, points: Sequence[Point]) -> list[dict[str, Any]]:
         """The first response of every point to the same few prompts, drawn by seed and not picked."""
@@ -183,20 +203,17 @@ class Compare:
             for row in sorted(drawn)
         ]
 
-    def _track(
-        self, content: dict[str, Any], points: Sequence[Point], measured: Sequence[Figures], found: Sequence[Difference]
-    ) -> None:
+    def _track(self, content: dict[str, Any], points: Sequence[Point], found: Sequence[Difference]) -> None:
         values: dict[str, float] = {"points": len(points), "prompts": content["prompts"]}
         for d in found:
             values |= {f"{d.point.method}/gold_difference": d.gold.mean, f"{d.point.method}/gold_low": d.gold.low}
             values |= {f"{d.point.method}/gold_high": d.gold.high, f"{d.point.method}/proxy_difference": d.proxy.mean}
         self.runtime.metrics({name: value for name, value in values.items() if math.isfinite(value)})
-        self.runtime.table("comparison", COLUMNS, [_row(p, f) for p, f in zip(points, measured, strict=True)])
-        rows = [
+        lines = [
             [
                 entry["prompt"],
                 point.method,
-                _json(point.settings),
+                settings_text(point.settings),
                 response["text"],
                 response["proxy"],
                 response["gold"],
@@ -204,29 +221,7 @@ class Compare:
             for entry in content["generations"]
             for point, response in zip(points, entry["responses"], strict=True)
         ]
-        self.runtime.table("generations", ["prompt", "method", "settings", "response", "proxy", "gold"], rows)
-
-
-def _row(point: Point, f: Figures) -> list[Any]:
-    """One row of `comparison.csv`; None where there is no figure."""
-    kl = [f.kl.mean, f.kl.low, f.kl.high]
-    row = [
-        point.method, _json(point.settings), f.proxy.prompts, f.samples,
-        f.proxy.mean, f.proxy.low, f.proxy.high, f.gold.mean, f.gold.low, f.gold.high, *kl,
-        f.tokens_per_second.mean, f.flops.mean, f.seconds.mean,
-    ]  # fmt: skip
-    return [None if isinstance(value, float) and not math.isfinite(value) else value for value in row]
-
-
-def _write_csv(path: Path, points: Iterable[Point], measured: Iterable[Figures]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(_row(point, f) for point, f in zip(points, measured, strict=True))
-
-
-def _json(settings: Mapping[str, Any]) -> str:
-    return json.dumps(dict(settings), ensure_ascii=False, default=str)
+        self.runtime.table("generations", ["prompt", "method", "settings", "response", "proxy", "gold"], lines)
 
 
 def _plain(value: Any) -> Any:

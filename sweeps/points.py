@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ import numpy as np
 
 from stages import records
 from stages.errors import BadInput
+from stages.judge.verdicts import Verdict
 from stages.records import Score
+from sweeps.judged import load_verdicts
 from sweeps.statistics import Estimate, by_prompt, mean_interval, ratio_interval
 
 REWARDS = ("proxy", "gold")
@@ -26,6 +28,8 @@ class Point:
     settings: Mapping[str, Any]
     scores: Sequence[Score]
     """All parts."""
+    verdicts: Sequence[Verdict] = ()
+    """On the report part alone; empty where nobody judged."""
 
     @cached_property
     def parts(self) -> dict[str, list[Score]]:
@@ -123,7 +127,10 @@ def _sums(ids: Sequence[str], values: Sequence[float]) -> np.ndarray:
 
 
 def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Point]:
-    """Reads the points' scores. Raises BadInput for `points.<i>…` that is incomplete, unreadable or has no rewards."""
+    """Reads the points' scores and verdicts.
+
+    Raises BadInput for `points.<i>…` that is incomplete, unreadable or has no rewards.
+    """
     if not given:
         raise BadInput("points", "there is nothing to compare")
     points = []
@@ -141,7 +148,8 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
         if absent := [name for name in REWARDS if name not in scores[0].rewards]:
             raise BadInput(f"{place}.score", f"{entry['label']} was not scored by a reward named {absent[0]!r}")
         points.append(Point(str(entry["label"]), str(entry["method"]), dict(entry["settings"]), scores))
-    return points
+    judged = load_verdicts(given, report_part)
+    return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]
 
 
 def shown_settings(point: Point, points: Sequence[Point]) -> str:

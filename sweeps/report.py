@@ -12,6 +12,7 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from sweeps.judge_section import Pieces, judge_section
 from sweeps.stage_graph import draw, duration
 from sweeps.summary import number_text
 
@@ -29,6 +30,7 @@ def render(content: Mapping[str, Any]) -> str:
         "rewards": _rewards_table(content),
         "beside": _beside_table(content),
         "notes": _notes(content),
+        "judges": judge_section(content, Pieces(_row_head, _cell, _name, _signed)),
         "generations": _generations(content),
         "graph": draw(content["lineage"]),
         "timings": _timings(content["lineage"]),
@@ -144,6 +146,7 @@ def _row_head(content: Mapping[str, Any], number: int) -> str:
 
 def _rewards_table(content: Mapping[str, Any]) -> str:
     rows = []
+    judges = content["judges"]
     for number, point in enumerate(content["points"]):
         kl = point["kl"]
         if point["kl_kind"] == "bound" and kl["mean"] is not None:
@@ -154,15 +157,24 @@ def _rewards_table(content: Mapping[str, Any]) -> str:
             _row_head(content, number)
             + _cell(point["proxy"])
             + _cell(point["gold"])
+            + "".join(_win_cell(judge["points"][number]) for judge in judges)
             + cell
             + _cell(point["tokens_per_second"], 1)
             + _cell(point["seconds"], 1)
             + f"<td>{_flops(point['flops']['mean'])}</td></tr>"
         )
     return (
-        "<table><thead><tr><th>method<th class=text>setting<th>proxy<th>gold<th>KL, nats<th>tokens / s<th>seconds"
+        "<table><thead><tr><th>method<th class=text>setting<th>proxy<th>gold"
+        + "".join(
+            f"<th>win rate, %<br>{escape(judge['judge'])} against {escape(judge['reference'])}" for judge in judges
+        )
+        + "<th>KL, nats<th>tokens / s<th>seconds"
         f"<th>FLOPs a response</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _win_cell(found: Mapping[str, Any] | None) -> str:
+    return '<td class="none">–</td>' if found is None or found["itself"] else _cell(found["win_rate"], 1)
 
 
 def _beside_table(content: Mapping[str, Any]) -> str:

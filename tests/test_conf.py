@@ -15,6 +15,7 @@ from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
 from pipeline.config import check, config_key, register_resolvers
 from pipeline.graph import Graph
 from pipeline.points import Composition, Point
+from stages.judge.judge import Judge
 
 ROOT = Path(__file__).parents[1]
 NEEDED = {  # what a file leaves to its user
@@ -61,6 +62,23 @@ def test_every_judge_is_planned_against_the_base_policy(judge: str) -> None:
     graph = Graph([Point.of(compose("config", [f"judge={judge}", "goal=[judge]", *NEEDED.get(f"judge={judge}", [])]))])
     (key,) = graph.goals
     assert {"decode", "reference"} <= set(graph.nodes[key].inputs)
+
+
+def test_a_judge_is_priced_while_planning_and_a_second_one_keeps_its_own_keys() -> None:
+    second = ["judge@second_judge=compatible", "second_judge.model=x", "second_judge.base_url=http://127.0.0.1:8000/v1"]
+    (node,) = [
+        node
+        for node in Graph([Point.of(compose("config", ["judge=openai", *second]))]).nodes.values()
+        if node.name == "judge"
+    ]
+    judge = Judge(**{name: value for name, value in node.config.items() if name != "_target_"})
+    found = judge.estimate()
+    assert found["calls"] == 2 * 2 * (64 + 20)  # judges · orders · (test prompts + the null model's)
+    assert found["dollars"] is None  # the second one's price is not known
+    assert "no price is known for x" in found["note"]
+    assert node.config_key("judges.main.runtime.max_cost") == "judge.max_cost"
+    assert node.config_key("judges.second.runtime.max_cost") == "second_judge.max_cost"
+    assert node.config_key("judges.second.runtime.max_cost_run") == "max_cost"
 
 
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))

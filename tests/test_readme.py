@@ -122,9 +122,21 @@ def test_a_model_folder_without_a_tokenizer_is_refused(project: Path) -> None:
     assert "has no tokenizer" in done.stdout
 
 
-def test_a_judge_holds_a_method_against_the_base_policy(project: Path) -> None:
-    command = [word for word in own_command() if word not in ("-m", "method=base,bon,vas")]
-    judged = tilt(project, [*command, "method=bon", "judge=reward", "goal=[judge]"])
+def test_a_judge_adds_a_column_to_the_comparison_and_decodes_nothing_again(project: Path) -> None:
+    judged = tilt(project, own_command(), "judge=reward")
     assert judged.returncode == 0, judged.stdout + judged.stderr
-    (payload,) = re.findall(r"^judge.*: (/\S+)$", judged.stdout, flags=re.MULTILINE)
+    started = [line.split()[1] for line in judged.stdout.splitlines() if line.endswith("started")]
+    # π₀'s own responses are those of method=base: the reference is decoded once, and judged like the others.
+    assert sorted(started) == ["compare", "judge", "judge", "judge"]
+    assert "judge reward, every point against base" in judged.stdout
+    with (project / "runs/latest/comparison.csv").open() as stream:
+        rows = {row["method"]: row for row in csv.DictReader(stream)}
+    assert float(rows["base"]["win_rate"]) == 50.0  # the same responses
+    for row in rows.values():
+        assert float(row["win_rate_low"]) <= float(row["win_rate"]) <= float(row["win_rate_high"])
+        assert (row["verdicts"], row["failed"]) == ("8", "0")  # 8 test prompts, none of validation
+    command = [word for word in own_command() if word not in ("-m", "method=base,bon,vas")]
+    alone = tilt(project, [*command, "method=bon", "judge=reward", "goal=[judge]"])
+    assert alone.returncode == 0, alone.stdout + alone.stderr
+    (payload,) = re.findall(r"^judge.*: (/\S+)$", alone.stdout, flags=re.MULTILINE)
     assert {"verdicts.parquet", "summary.json"} <= {path.name for path in Path(payload).iterdir()}

@@ -1,13 +1,14 @@
 """The Batch API: many requests in one file, answers within a day at a lower price, into the same record.
 
-A batch is written down before it is handed over, under a digest that also travels in its metadata. So a run that was
-killed at any moment finds its batches again, by that digest, and waits for them; none is handed over twice.
+A batch is written down before it is handed over, under a name that also travels in its metadata. So a run that was
+killed at any moment finds its batches again, by that name, and waits for them; none is handed over twice.
 """
 
 import hashlib
 import io
 import itertools
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -48,13 +49,12 @@ def fetch_batch(client: Client, requests: Sequence[Request], progress: Callable[
                 name: sum(client.worst_cost(waiting[k], batch=True) for k in keys if k in waiting)
                 for name, keys in batches.items()
             }
-            for dollars in reserved.values():
-                client.budget.commit(dollars)
+            for name, dollars in reserved.items():
+                client.budget.commit(name, dollars)
             handed = _hand_over(client, fresh, must=not batches)
             for request in itertools.chain.from_iterable(handed.values()):
                 rounds[request.key] += 1
-            reserved |= {name: sum(client.worst_cost(r, batch=True) for r in part) for name, part in handed.items()}
-        _await(client, reserved, waiting, replies, progress)
+        _await(client, {*batches, *handed}, waiting, replies, progress)
         replies |= {
             k: Reply(k, found) for k in waiting if k not in replies and (found := client.cache.get(k)) is not None
         }
@@ -67,10 +67,13 @@ def _relevant(cache: RequestCache, waiting: Mapping[str, Request]) -> dict[str, 
 
 
 def _hand_over(client: Client, requests: Sequence[Request], must: bool) -> dict[str, list[Request]]:
-    """Hands over as many requests as the budget has room for, in files that the API takes; by the batches' digests."""
+    """Hands over as many requests as the budget has room for, in files that the API takes; by the batches' names."""
     handed: dict[str, list[Request]] = {}
     position = 0
     while position < len(requests):
+        name = secrets.token_hex(
+            32
+        )  # not of its requests alone: those of a batch that expired may be handed over again
         part: list[Request] = []
         lines: list[bytes] = []
         size = 0
@@ -79,7 +82,7 @@ def _hand_over(client: Client, requests: Sequence[Request], must: bool) -> dict[
             worst = client.worst_cost(request, batch=True)
             if not client.budget.fits(worst):
                 break
-            client.budget.reserve(worst)
+            client.budget.reserve(name, worst)
             part.append(request)
             line = {"custom_id": request.key, "method": "POST", "url": "/v1" + CHAT, "body": dict(request.body)}
             lines.append(json.dumps(line, ensure_ascii=True).encode() + b"\n")
@@ -87,10 +90,9 @@ def _hand_over(client: Client, requests: Sequence[Request], must: bool) -> dict[
             position += 1
         if not part:
             if must and not handed:
-                client.budget.reserve(client.worst_cost(requests[position], batch=True))  # raises BudgetReached
+                client.budget.require(client.worst_cost(requests[position], batch=True))  # raises BudgetReached
             break
         keys = [request.key for request in part]
-        name = _digest(client.wire.base_url, keys)
         client.cache.open_batch(name, keys)
         _create(client, name, b"".join(lines))
         handed[name] = part
@@ -112,13 +114,13 @@ def _create(client: Client, name: str, content: bytes) -> None:
 
 def _await(
     client: Client,
-    reserved: dict[str, float],
+    names: set[str],
     waiting: Mapping[str, Request],
     replies: dict[str, Reply],
     progress: Callable[[int], None],
 ) -> None:
     """Looks at the batches until all are over, and records what they brought."""
-    pending = set(reserved)
+    pending = set(names)
     while pending:
         for name in sorted(pending):
             batch = _find(client, name)
@@ -128,13 +130,13 @@ def _await(
                 if name in client.cache.batches:
                     cost = _collect(client, name, batch, waiting, replies) if batch is not None else 0.0
                     client.cache.close_batch(name)
-                    client.budget.settle(reserved[name], cost)
+                    client.budget.settle(name, cost)
                 else:  # another process has collected it; its answers are counted when they are read
                     known = [key for key in waiting if key not in replies and key in client.cache]
                     spent = sum(
                         client.cost(key, found) for key in known if (found := client.cache.get(key)) is not None
                     )
-                    client.budget.settle(reserved[name], spent)
+                    client.budget.settle(name, spent)
             pending.discard(name)
         progress(len(replies))
         seconds = client.traffic.poll if pending else 0.0
@@ -181,7 +183,7 @@ def _collect(client: Client, name: str, batch: Any, waiting: Mapping[str, Reques
 
 
 def _find(client: Client, name: str) -> Any | None:
-    """The server's batch with this digest; None where it was never created."""
+    """The server's batch of this name; None where it was never created."""
     listed = _persist(client, lambda: list(client.wire.sdk.batches.list(limit=100)))
     return next((b for b in listed if (b.metadata or {}).get(METADATA) == name), None)
 

@@ -2,6 +2,7 @@
 
 import queue
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,44 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.errors import BadInput
-from stages.judge.budget import Budget, Price, worst_prompt_tokens
+from stages.judge.budget import Budget, worst_prompt_tokens
 from stages.judge.cache import RequestCache
 from stages.judge.limits import Limits
+from stages.judge.prices import Price
 from stages.judge.request import Reply, Request
+from stages.judge.traffic import Traffic
 from stages.judge.wire import Unanswered, Wire, token_limit, used_tokens
-
-
-@dataclass
-class Traffic:
-    """How requests travel: nothing here can change a verdict."""
-
-    concurrency: int = 8
-    """Requests in flight at once: what a kill can make us buy twice at most."""
-    rpm: int | None = None
-    """Requests a minute; null: no limit."""
-    tpm: int | None = None
-    """Tokens a minute, prompt and answer; null: no limit."""
-    max_cost: float | None = None
-    """US dollars this judge may cost in this comparison, what is recorded already included; null: no limit."""
-    timeout: float = 120.0
-    """Seconds a request may take."""
-    attempts: int = 8
-    """Sendings of one request before it counts as unreachable."""
-    longest_wait: float = 60.0
-    """Seconds between two attempts at most; a server's own Retry-After may ask for more."""
-    batch: bool = False
-    """Through the Batch API: half the price, within a day."""
-    poll: float = 30.0
-    """Seconds between two looks at a batch."""
-
-    def check(self) -> None:
-        """Raises BadInput, with `runtime.` before the field, for numbers that make no sense."""
-        for name in ("concurrency", "rpm", "tpm", "timeout", "attempts", "poll"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise BadInput(f"runtime.{name}", f"{value} is not a positive number")
-        if self.max_cost is not None and not 0 <= self.max_cost < float("inf"):
-            raise BadInput("runtime.max_cost", f"{self.max_cost} is not a number of dollars, 0 or more")
 
 
 @dataclass
@@ -70,6 +40,7 @@ class Client:
 
     def __post_init__(self) -> None:
         self.cache.redact = self.wire.redact
+        self.budget.stopped = self._stop.is_set
 
     def fetch(self, requests: Sequence[Request], progress: Callable[[int], None]) -> dict[str, Reply]:
         """A reply to every request, by key. Several threads ask; `progress(done)` comes at least once a second.
@@ -128,10 +99,11 @@ class Client:
         tokens = worst_prompt_tokens(request.body["messages"]) + token_limit(request.body)
         worst = self.worst_cost(request)
         for attempt in range(1, most + 1):
-            self.budget.reserve(worst)
+            sending = f"{request.key}:{secrets.token_hex(4)}"
+            self.budget.reserve(sending, worst)
             ticket = self.limits.acquire(tokens, self._stop.is_set)
             if self._stop.is_set():
-                self.budget.settle(worst, 0.0)
+                self.budget.settle(sending, 0.0)
                 return Reply(request.key, failure="unreachable", problem="the run was stopped")
             try:
                 self.cache.intend(
@@ -140,7 +112,7 @@ class Client:
                 response = self.wire.send(request)
                 self.cache.record(request.key, response)
             except Unanswered as error:
-                self.budget.settle(worst, worst if error.billed else 0.0)
+                self.budget.settle(sending, worst if error.billed else 0.0)
                 if not error.billed:
                     self.limits.settle(ticket, 0)
                 (self.cache.lose if error.billed else self.cache.refused)(request.key, error.problem)
@@ -150,12 +122,12 @@ class Client:
                 if attempt < most:
                     self.wait(error.wait, attempt)
             except BaseException:
-                self.budget.settle(worst, 0.0)
+                self.budget.settle(sending, 0.0)
                 raise
             else:
                 used = used_tokens(response)
                 self.limits.settle(ticket, sum(used) or tokens)
-                self.budget.settle(worst, self.cost(request.key, response, worst))
+                self.budget.settle(sending, self.cost(request.key, response, worst))
                 with self._count:
                     self.bought += 1
                 return Reply(request.key, response)

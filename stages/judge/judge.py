@@ -5,20 +5,20 @@ and `prompts.parquet`; writes `verdicts.parquet` (verdicts.Verdict; judge by jud
     tilt run goal=[judge] judge=reward
 """
 
-import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.agreement import compare_judges
-from stages.judge.verdicts import NULL_MODEL, Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
-from stages.records import Generation, Prompt
+from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
+from stages.judge.pairs import canaries, pairs_of
+from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
 from stages.runtime import Runtime
 
 ORDERS = ("both", "seeded", "as_is")
@@ -39,7 +39,7 @@ class Judge:
     """Payload of the method it is held against."""
     prompts: Path
     judges: dict[str, Any]
-    """Name of a slot → judge: `ApiJudge` or `RewardJudge`."""
+    """Name of a slot → judge: `ApiJudge` or `RewardJudge`; an empty slot (null) judges nothing."""
     parts: list[str] = field(default_factory=list)
     """Parts of the prompts that are judged; empty: all."""
     order: str = "both"
@@ -48,22 +48,31 @@ class Judge:
     """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
     canary_text: str = "I have no answer to this."
     """The null model's one answer to everything."""
+    expected: Expected = field(default_factory=Expected)
+    """How much there will be to judge; only `estimate` reads it."""
     runtime: Runtime = field(default_factory=Runtime)
+
+    @property
+    def _seated(self) -> dict[str, Any]:
+        return {slot: judge for slot, judge in self.judges.items() if judge is not None}
 
     def run(self, out: Path) -> None:
         if self.order not in ORDERS:
             raise BadInput("order", f"{self.order!r} is none of {', '.join(ORDERS)}")
-        if not self.judges:
+        if not self._seated:
             raise BadInput("judges", "no judge is named; give at least one, such as judges.main")
+        names = [getattr(judge, "name", slot) for slot, judge in self._seated.items()]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise BadInput("judges", f"{len(repeated)} of them are named {repeated[0]!r}; give each its own name")
         if self.canary < 0:
             raise BadInput("canary", f"{self.canary} is not a number of prompts, 0 or more")
-        pairs = self._pairs()
-        pairs += self._canaries(pairs)
+        pairs = pairs_of(Path(self.generations), Path(self.reference_generations), Path(self.prompts), self.parts)
+        pairs += canaries(pairs, self.canary, self.canary_text)
         requests = getattr(self.runtime, "requests", None) or Path(out).parent / "requests"
         verdicts: list[Verdict] = []
         figures: dict[str, float] = {}
         report: dict[str, Any] = {"order": self.order, "judges": {}}
-        for number, (slot, judge) in enumerate(self.judges.items()):
+        for number, (slot, judge) in enumerate(self._seated.items()):
             if not isinstance(judge, PairJudge):
                 raise BadInput(
                     f"judges.{slot}", f"{type(judge).__name__} is no judge: it has no decide(pairs, order, session)"
@@ -72,7 +81,7 @@ class Judge:
             found = _decided(slot, judge, pairs, self.order, session)
             verdicts += found
             report["judges"][slot] = {"name": judge.name, **self._judged(slot, found, session, figures)}
-        if len(self.judges) > 1:
+        if len(self._seated) > 1:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
                 figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
@@ -80,70 +89,47 @@ class Judge:
         (out / "summary.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
         self.runtime.metrics(figures)
 
+    def estimate(self) -> dict[str, Any]:
+        """What the verdicts will cost, before anything has run: `{dollars, calls, tokens, note}`, no network.
+
+        Payload folders need not exist; judges and `expected` may still be mappings of their fields. `dollars` is None
+        where a model's price or the number of items is not known; `note` says so. An upper estimate: answers that are
+        recorded already cost nothing.
+        """
+        expected: Any = self.expected
+        if isinstance(expected, Mapping):
+            expected = Expected(**{name: value for name, value in expected.items() if name != "_target_"})
+        items = expected.items(self.parts)
+        if items is None:
+            return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
+        found: list[Estimate] = [
+            estimate(
+                judge,
+                items=items,
+                order=self.order,
+                canary=min(self.canary, items // expected.samples),
+                output_characters=expected.response_tokens * CHARACTERS_A_TOKEN,
+            )
+            for judge in self._seated.values()
+        ]
+        dollars = [one.dollars for one in found]
+        return {
+            "dollars": None if None in dollars else math.fsum(d for d in dollars if d is not None),
+            "calls": sum(one.requests for one in found),
+            "tokens": sum(one.prompt_tokens + one.completion_tokens for one in found),
+            "note": "; ".join(dict.fromkeys(one.note for one in found)),
+        }
+
     def _progress(self, number: int) -> Any:
         def progress(done: int, total: int, note: str) -> None:
-            share = (number + done / max(1, total)) / len(self.judges)
+            share = (number + done / max(1, total)) / len(self._seated)
             self.runtime.progress(round(1000 * share), 1000, note)
 
         return progress
 
-    def _pairs(self) -> list[Pair]:
-        """The two methods' responses side by side, in the candidate's order."""
-        candidates = _read(Path(self.generations) / "generations.parquet", Generation, "generations")
-        references = _read(
-            Path(self.reference_generations) / "generations.parquet", Generation, "reference_generations"
-        )
-        prompts = {p.id: p for p in _read(Path(self.prompts) / "prompts.parquet", Prompt, "prompts")}
-        if self.parts:
-            present = sorted({g.part for g in candidates})
-            if unknown := [part for part in self.parts if part not in present]:
-                raise BadInput(
-                    "parts", f"no generation is in part {unknown[0]!r}; there are {', '.join(present) or 'none'}"
-                )
-            candidates = [g for g in candidates if g.part in self.parts]
-            references = [g for g in references if g.part in self.parts]
-        if not candidates:
-            raise BadInput("generations", f"{self.generations} holds no generations")
-        by_key = {(g.prompt_id, g.sample): g for g in references}
-        asked = {(g.prompt_id, g.sample) for g in candidates}
-        if problem := _difference(asked, set(by_key)):
-            raise BadInput("reference_generations", f"{problem}; judge two methods on the same prompts and samples")
-        if unknown := sorted({g.prompt_id for g in candidates} - prompts.keys()):
-            raise BadInput("prompts", f"no prompt has the id {unknown[0]!r} that both methods answer")
-        return [
-            Pair(
-                prompt=prompts[g.prompt_id],
-                instruction=instruction_of(prompts[g.prompt_id]),
-                sample=g.sample,
-                candidate=g.text,
-                reference=by_key[g.prompt_id, g.sample].text,
-                candidate_method=g.method,
-                reference_method=by_key[g.prompt_id, g.sample].method,
-            )
-            for g in candidates
-        ]
-
-    def _canaries(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """The null model on some prompts, always the same ones: its verdicts are bought once for all methods."""
-        firsts = {pair.prompt.id: pair for pair in reversed(pairs) if pair.reference != self.canary_text}
-        chosen = sorted(firsts.values(), key=lambda pair: hashlib.sha256(pair.prompt.id.encode()).hexdigest())
-        return [
-            Pair(
-                prompt=pair.prompt,
-                instruction=pair.instruction,
-                sample=pair.sample,
-                candidate=" " * bool(pair.prompt.opening) + self.canary_text,
-                reference=pair.reference,
-                candidate_method=NULL_MODEL,
-                reference_method=pair.reference_method,
-                canary=True,
-            )
-            for pair in chosen[: self.canary]
-        ]
-
     def _judged(self, slot: str, found: list[Verdict], session: Session, figures: dict[str, float]) -> dict[str, Any]:
         """Adds a judge's figures, and returns what its summary says. Warns where the canary did not lose."""
-        prefix = "" if len(self.judges) == 1 else f"{slot}/"
+        prefix = "" if len(self._seated) == 1 else f"{slot}/"
         real = [v for v in found if not v.canary]
         parts = {part: summary([v for v in real if v.part == part]) for part in dict.fromkeys(v.part for v in real)}
         said: dict[str, Any] = {"all": summary(real), "parts": parts, "warnings": []}
@@ -167,19 +153,6 @@ class Judge:
         return said
 
 
-def instruction_of(prompt: Prompt) -> str:
-    """What was asked, as a judge reads it: the prompt's text, or its messages; one user message stands by itself.
-
-    >>> instruction_of(Prompt(id="a", part="test", text="", messages=[{"role": "user", "content": "Why?"}]))
-    'Why?'
-    """
-    if not prompt.messages:
-        return prompt.text
-    if len(prompt.messages) == 1:
-        return prompt.messages[0]["content"]
-    return "\n\n".join(f"{message['role'].capitalize()}: {message['content']}" for message in prompt.messages)
-
-
 def _decided(slot: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
     try:
         return judge.decide(pairs, order, session)
@@ -200,6 +173,8 @@ def _canary_warning(slot: str, canary: dict[str, float]) -> str:
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Agreement of every two judges over the pairs that both decided, a pair's orders taken together."""
+    from stages.judge.agreement import compare_judges  # scipy.stats: half a second that a plan need not wait for
+
     means: dict[str, dict[Hashable, float]] = {}
     for name in dict.fromkeys(v.judge for v in verdicts):
         mine = by_pair([v for v in verdicts if v.judge == name and not v.canary and v.preference is not None])
@@ -217,20 +192,3 @@ def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
                 "base_rates": dict(zip(pair, found.base_rates, strict=True)),
             }
     return said
-
-
-def _difference(asked: set[tuple[str, int]], answered: set[tuple[str, int]]) -> str:
-    """One line that names what only one of the methods has; empty where they match."""
-    for missing, whose in ((asked - answered, "the reference"), (answered - asked, "the candidate")):
-        if missing:
-            ids = list(dict.fromkeys(prompt_id for prompt_id, _ in sorted(missing)))
-            shown = ", ".join(repr(i) for i in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-            return f"{whose} has no response (of that sample) to {shown}"
-    return ""
-
-
-def _read(path: Path, kind: type, field_name: str) -> list[Any]:
-    try:
-        return records.read(path, kind)
-    except (FileNotFoundError, ValueError) as error:
-        raise BadInput(field_name, str(error).splitlines()[0]) from error

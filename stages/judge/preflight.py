@@ -7,17 +7,14 @@ judge that answers in another way is another judge.
 
 import json
 import time
-from typing import TYPE_CHECKING
 
 from stages.errors import BadInput
 from stages.judge.answers import first_choice, top_logprobs, written
 from stages.judge.client import Client
+from stages.judge.judge_model import JudgeModel
 from stages.judge.prompts import load_template, render
 from stages.judge.request import Reply, Request
 from stages.judge.wire import token_limit, used_tokens
-
-if TYPE_CHECKING:
-    from stages.judge.api_judge import ApiJudge
 
 PARAMETERS = {
     "max_tokens": ("token_limit", "set token_limit=max_completion_tokens"),
@@ -34,7 +31,7 @@ PARAMETERS = {
 ATTEMPTS = 3
 
 
-def preflight(judge: "ApiJudge", client: Client) -> None:
+def preflight(judge: JudgeModel, client: Client) -> None:
     """Raises BadInput naming the judge's field, with the way out, where the server cannot be this judge."""
     messages = render(
         load_template(judge.template, judge.mode),
@@ -73,7 +70,7 @@ def _word_at(text: str, word: str) -> int:
     return text.index(word)
 
 
-def _check_answer(judge: "ApiJudge", client: Client, reply: Reply) -> None:
+def _check_answer(judge: JudgeModel, client: Client, reply: Reply) -> None:
     assert reply.response is not None
     response, server = reply.response, client.wire.base_url
     if (returned := response.get("model")) != judge.answers_as:

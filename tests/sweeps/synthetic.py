@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stages import records
+from stages.judge.verdicts import Verdict
 from stages.records import Score
 
 WORDS = "a quiet film that earns its ending and never once raises its voice above the sea".split()  # noqa: SIM905
@@ -113,6 +114,46 @@ def write_study(root: Path, *, prompts: int = 64, text: str | None = None, seed:
         records.write(folder / "scores.parquet", Score, scores)
         entries.append({"label": f"{method} {settings}", "method": method, "settings": settings, "score": folder})
     return entries
+
+
+def verdict(prompt_id: str, preference: float | None, **changes: Any) -> Verdict:
+    """A verdict on `vas` against `base` on a test prompt; without a preference a refusal."""
+    given = dict(
+        prompt_id=prompt_id, part="test", sample=0, judge="careful", candidate="vas", reference="base", canary=False,
+        order="reference_first", preference=preference, outcome="refusal" if preference is None else "verdict",
+        problem="", candidate_chars=100, reference_chars=100, answer="", asked=1, model="", prompt_tokens=0,
+        completion_tokens=0, cost=None, request="",
+    )  # fmt: skip
+    return Verdict(**given | changes)
+
+
+def write_verdicts(folder: Path, verdicts: list[Verdict]) -> Path:
+    records.write(folder / "verdicts.parquet", Verdict, verdicts)
+    return folder
+
+
+def judged(entries: list[dict[str, Any]], root: Path, *, prompts: int = 64, seed: int = 1) -> list[dict[str, Any]]:
+    """The study's entries with verdicts of one judge in both orders, against the base: who has more gold wins more
+    often, second place helps, a few verdicts fail; and a null model that loses."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for number, (entry, (method, _, (_, gold, _, _))) in enumerate(zip(entries, POINTS, strict=True)):
+        verdicts = []
+        for row in range(prompts):
+            lengths = {"candidate_chars": int(generator.integers(40, 200)), "reference_chars": 100 + row}
+            for order, shift in (("reference_first", 0.1), ("candidate_first", -0.1)):
+                chance = 1 / (1 + math.exp(0.9 - gold)) + shift
+                preference: float | None = 1.0 + float(generator.random() < chance)
+                changes: dict[str, Any] = {"candidate": method, "order": order, **lengths}
+                if method == "base":
+                    preference, changes = 1.5, changes | {"outcome": "identical"}
+                elif generator.random() < 0.02:
+                    preference = None
+                verdicts.append(verdict(f"test-{row:03d}", preference, **changes))
+            if row < 20:
+                verdicts.append(verdict(f"test-{row:03d}", 1.0, candidate="null model", canary=True))
+        made.append(entry | {"verdicts": write_verdicts(root / f"{number}", verdicts)})
+    return made
 
 
 def lineage() -> list[dict[str, Any]]:

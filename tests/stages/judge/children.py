@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def judge(base_url: str, folder: str, out: str) -> None:
         generations=Path(folder) / "candidate",
         reference_generations=Path(folder) / "reference",
         prompts=Path(folder) / "prompts",
-        judges={"main": api_judge(base_url, runtime=quick(concurrency=6, timeout=0.25))},
+        judges={"main": api_judge(base_url, runtime=quick(concurrency=6, timeout=0.25, account="kills"))},
         canary=0,
         runtime=runtime,
     ).run(Path(out))
@@ -73,6 +74,13 @@ def fetch(base_url: str, folder: str, n: int) -> None:
     from test_client import client, nothing, requests
 
     client(base_url, Path(folder), concurrency=4).fetch(requests(base_url, n), nothing)
+
+
+def hold(folder: str, account: str, dollars: float) -> None:
+    from stages.judge.ledger import Ledger
+
+    Ledger(Path(folder), account, 1.0).hold("a", dollars)
+    time.sleep(60)
 
 
 def main() -> None:

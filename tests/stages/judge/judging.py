@@ -11,7 +11,7 @@ from loopback import MODEL, completion
 
 from stages import records
 from stages.judge.api_judge import ApiJudge
-from stages.judge.client import Traffic
+from stages.judge.traffic import Traffic
 from stages.records import Generation, Prompt
 
 PRICES = {"as_of": "2026-01", "models": {MODEL: {"input": 10.0, "output": 30.0, "batch": 0.5}}}

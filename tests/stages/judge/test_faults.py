@@ -18,6 +18,7 @@ from loopback import Fault, Loopback, completion, is_preflight
 from stages import records
 from stages.errors import BadInput
 from stages.judge.cache import RequestCache
+from stages.judge.ledger import Ledger
 from stages.judge.verdicts import Verdict
 
 PASSING = [
@@ -177,6 +178,10 @@ def killed_runs(folder: Path, prompts: int, kills: int, seed: int) -> dict[str, 
         )
         assert server.answered == answered
     bought = sum(answered.values())
+    # What the server billed (1,030 millionths of a dollar each) is never more than what the account says was spent.
+    account = Ledger(folder / "requests", "kills", None)
+    assert account.fits(0.0)
+    assert account.spent >= (bought + server.preflights) * 1030e-6 - 1e-9
     return {
         "kills": kills,
         "too late": early,

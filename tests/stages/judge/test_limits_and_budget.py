@@ -6,8 +6,10 @@ import time
 import pytest
 
 from stages.errors import BadInput
-from stages.judge.budget import Budget, BudgetReached, Price, estimate, price_of, worst_prompt_tokens
+from stages.judge.budget import Budget, BudgetReached, worst_prompt_tokens
+from stages.judge.estimate import estimate
 from stages.judge.limits import Limits
+from stages.judge.prices import Price, price_of
 
 
 class Clock:
@@ -55,17 +57,17 @@ def test_a_pause_holds_for_everybody() -> None:
 
 def test_a_worst_case_waits_for_what_is_in_flight_and_then_stops() -> None:
     budget = Budget(1.0)
-    budget.reserve(0.6)
-    threading.Timer(0.2, budget.settle, (0.6, 0.1)).start()
+    budget.reserve("a", 0.6)
+    threading.Timer(0.2, budget.settle, ("a", 0.1)).start()
     start = time.monotonic()
-    budget.reserve(0.6)  # 0.1 spent + 0.6 fits
+    budget.reserve("b", 0.6)  # 0.1 spent + 0.6 fits
     assert time.monotonic() - start > 0.1
-    budget.settle(0.6, 0.6)
+    budget.settle("b", 0.6)
     with pytest.raises(BudgetReached) as stopped:
-        budget.reserve(0.6)
+        budget.reserve("c", 0.6)
     assert stopped.value.exit_code == 3
     assert "$0.7000 of $1.0000 is spent" in stopped.value.problem
-    budget.reserve(0.3)
+    budget.reserve("d", 0.3)
 
 
 def test_a_worst_case_is_never_less_than_any_tokeniser_counts() -> None:
@@ -89,10 +91,10 @@ def test_an_estimate_by_hand() -> None:
     judge = {"model": "known", "prices": table, "max_tokens": 100, "runtime": {"batch": True}}
     found = estimate(
         judge, items=90, canary=10, order="both",
-        instruction_characters=400, output_characters=800, template_characters=2000,
+        instruction_characters=400, output_characters=1050,
     )  # fmt: skip
     assert found.requests == 200  # (90 + 10) · 2
-    assert found.prompt_tokens == 200_000  # 200 · (400 + 2·800 + 2000) / 4
+    assert found.prompt_tokens == 200_000  # 200 · (400 + 2·1050 + 1500) / 4
     assert found.completion_tokens == 20_000
     assert found.dollars == pytest.approx(0.12)  # half of 0.2 · $1 + 0.02 · $2
     assert estimate({"name": "reward"}, items=90).dollars == 0

@@ -80,6 +80,46 @@ def test_text_verdicts_end_to_end(tmp_path: Path, run_stage, served) -> None:
     assert (again, metrics["requests/bought"]) == (verdicts, 0)
 
 
+SHOWN = """[user]
+Question: What is two and two?
+A: Four.
+B: I do not know.
+Verdict: A: Four.
+
+Question: Name a colour.
+A: Nothing.
+B: Blue.
+Verdict: B: Blue.
+
+{{answer}}
+
+Question: {{instruction}}
+A: {{first}}
+B: {{second}}
+Verdict:
+"""
+
+
+def test_its_words_become_verdicts_by_a_template_and_a_pattern_of_ones_own(tmp_path: Path, run_stage, served) -> None:
+    """It repeats the examples' form and ends with a letter; what it prefers means nothing at this size."""
+    base_url, model = served
+    (tmp_path / "shown.txt").write_text(SHOWN)
+    payloads = write_methods(tmp_path, ANSWERS, ["I do not know.", "Berlin."], ASKED)
+    judge = api_judge(
+        base_url, model=model, returned_model=f"{model}@main", mode="text", token_limit="max_tokens", max_tokens=24,
+        asks=1, prices=None, template=str(tmp_path / "shown.txt"), pattern=r"^(?:Verdict: )?(A|B):",
+        runtime=quick(concurrency=1, timeout=120),
+    )  # fmt: skip
+    verdicts, metrics = run_stage(payloads, {"main": judge})
+    decided = [v for v in verdicts if v.outcome == "verdict"]
+    print([(v.outcome, v.preference, v.answer[-60:]) for v in verdicts])
+    assert decided
+    for verdict in decided:
+        letter = verdict.answer.strip().splitlines()[-1].removeprefix("Verdict: ")[0]
+        assert verdict.preference == (2.0 if (letter == "A") == (verdict.order == "candidate_first") else 1.0)
+    assert metrics["win_rate_low"] <= metrics["win_rate"] <= metrics["win_rate_high"]
+
+
 def test_log_probabilities_that_it_ignores_are_refused_in_one_line(tmp_path: Path, run_stage, served) -> None:
     base_url, model = served
     name = f"{model}@main"

@@ -1,0 +1,64 @@
+"""The comparison as a table of plain values: `comparison.csv`, and what tracking gets. One row a point."""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sweeps.judged import Judged, Judgement
+from sweeps.points import Figures, Point
+
+COLUMNS = [
+    *["method", "settings", "prompts", "samples", "proxy", "proxy_low", "proxy_high", "gold", "gold_low", "gold_high"],
+    *["kl", "kl_low", "kl_high", "tokens_per_second", "flops", "seconds"],
+]
+"""Of every comparison: `samples` counts all responses, `flops` is per response, `seconds` and the rate over all."""
+JUDGE_COLUMNS = [
+    *["win_rate", "win_rate_low", "win_rate_high", "lc_win_rate", "lc_win_rate_low", "lc_win_rate_high"],
+    *["verdicts", "failed", "win_rate_worst", "win_rate_best", "swap_consistency", "position_effect"],
+]
+"""Of every judge, after those; with several judges each has its name before the column's: `name/win_rate`."""
+
+
+def columns(judges: Sequence[Judged]) -> list[str]:
+    prefixes = [f"{judged.judge}/" if len(judges) > 1 else "" for judged in judges]
+    return COLUMNS + [prefix + column for prefix in prefixes for column in JUDGE_COLUMNS]
+
+
+def rows(points: Sequence[Point], measured: Sequence[Figures], judges: Sequence[Judged]) -> list[list[Any]]:
+    """None where there is no figure."""
+    found = []
+    for number, (point, f) in enumerate(zip(points, measured, strict=True)):
+        row = [
+            point.method, settings_text(point.settings), f.proxy.prompts, f.samples,
+            f.proxy.mean, f.proxy.low, f.proxy.high, f.gold.mean, f.gold.low, f.gold.high,
+            f.kl.mean, f.kl.low, f.kl.high, f.tokens_per_second.mean, f.flops.mean, f.seconds.mean,
+        ]  # fmt: skip
+        for judged in judges:
+            row += _judge_cells(judged.points[number])
+        found.append([None if isinstance(value, float) and not math.isfinite(value) else value for value in row])
+    return found
+
+
+def _judge_cells(found: Judgement | None) -> list[Any]:
+    if found is None:
+        return [None] * len(JUDGE_COLUMNS)
+    rate, lc = found.win_rate, found.length_controlled
+    return [
+        rate.mean, rate.low, rate.high, *((lc.mean, lc.low, lc.high) if lc else (None, None, None)),
+        found.verdicts, sum(found.failures.values()), found.worst, found.best,
+        found.swap_consistency, found.position_effect,
+    ]  # fmt: skip
+
+
+def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), ensure_ascii=False, default=str)

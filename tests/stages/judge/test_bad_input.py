@@ -1,0 +1,159 @@
+"""What a user gets wrong, and the one line that says so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from judging import api_judge, generation, longer_wins, quick, shown, write_methods
+from loopback import Fault, Loopback
+
+from stages import records
+from stages.errors import BadInput
+from stages.records import Generation
+
+
+def refusal(run_stage: Any, payloads: dict[str, Path], judge: Any) -> str:
+    with pytest.raises(BadInput) as refused:
+        run_stage(payloads, {"main": judge})
+    return str(refused.value)
+
+
+def test_no_api_key(tmp_path: Path, run_stage, monkeypatch) -> None:
+    payloads = write_methods(tmp_path, ["aa"], ["b"])
+    with Loopback(longer_wins) as server:
+        judge = api_judge(server.base_url, api_key_env="NO_SUCH_KEY")
+        line = (
+            "judges.main.api_key_env: the environment has no NO_SUCH_KEY; export it, or name the variable that holds "
+            "the key"
+        )
+        assert refusal(run_stage, payloads, judge) == line
+        monkeypatch.setenv("NO_SUCH_KEY", "  ")  # set, and empty: the same
+        assert refusal(run_stage, payloads, judge) == line
+        assert not server.arrivals
+
+
+def test_a_server_that_wants_a_key_where_none_is_named(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["aa"], ["b"])
+    fault = Fault("status", 401, body={"error": {"message": "You didn't provide an API key."}})
+    with Loopback(lambda body, n: fault) as server:
+        assert refusal(run_stage, payloads, api_judge(server.base_url)) == (
+            f"judges.main.api_key_env: {server.base_url} asks for a key: name its variable "
+            "(401: You didn't provide an API key.)"
+        )
+
+
+def test_a_model_that_does_not_exist(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["aa"] * 9, ["b"] * 9)
+    fault = Fault("status", 404, body={"error": {"message": "The model `gpt-5o` does not exist", "code": "x"}})
+    with Loopback(lambda body, n: fault) as server:
+        assert refusal(run_stage, payloads, api_judge(server.base_url, model="gpt-5o")) == (
+            f"judges.main.model: {server.base_url} does not offer this model, or not to this key "
+            "(404: The model `gpt-5o` does not exist)"
+        )
+        assert len(server.arrivals) == 1  # the preflight alone
+
+
+@pytest.mark.parametrize("limit", ["max_cost", "max_cost_run"])
+def test_an_unknown_price_allows_no_limit(tmp_path: Path, run_stage, limit: str) -> None:
+    payloads = write_methods(tmp_path, ["aa"], ["b"])
+    judge = api_judge("http://127.0.0.1:9/v1", model="new-model", runtime=quick(account="study", **{limit: 1.0}))
+    assert refusal(run_stage, payloads, judge) == (
+        f"judges.main.runtime.{limit}: no price is known for new-model, so no limit can be kept; add it to `prices` or "
+        f"unset {limit}"
+    )
+
+
+def test_an_unknown_price_without_a_limit_is_no_cost_rather_than_a_cost_of_nothing(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["aa"], ["b"])
+    with Loopback(longer_wins) as server:
+        verdicts, metrics = run_stage(payloads, {"main": api_judge(server.base_url, prices=None)})
+        _, priced = run_stage(payloads, {"main": api_judge(server.base_url)})
+    assert [v.cost for v in verdicts] == [None, None]
+    assert "cost" not in metrics
+    assert "requests/spent" not in metrics
+    assert priced["cost"] > 0
+
+
+def test_a_run_wide_limit_needs_an_account(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["aa"], ["b"])
+    judge = api_judge("http://127.0.0.1:9/v1", runtime=quick(max_cost_run=1.0))
+    assert refusal(run_stage, payloads, judge) == (
+        "judges.main.runtime.account: is empty; name the account that max_cost_run is a limit of"
+    )
+
+
+def test_empty_identical_and_endless_outputs(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(
+        tmp_path, ["", "same", "", "x" * 100_000, "short"], ["words", "same", "", "y", "z" * 100_000]
+    )
+    asked = []
+
+    def respond(body: dict[str, Any], n: int) -> Any:
+        asked.append(shown(body))
+        return longer_wins(body, n)
+
+    with Loopback(respond) as server:
+        verdicts, metrics = run_stage(payloads, {"main": api_judge(server.base_url)}, order="as_is")
+    assert [(v.prompt_id, v.outcome, v.preference, v.problem) for v in verdicts] == [
+        ("p0000", "verdict", pytest.approx(1.1), ""),  # an empty response is shown and loses
+        ("p0001", "identical", 1.5, ""),
+        ("p0002", "identical", 1.5, ""),
+        ("p0003", "too_long", None, "the candidate's response has 100000 characters; max_output_chars=40000"),
+        ("p0004", "too_long", None, "the reference's response has 100000 characters; max_output_chars=40000"),
+    ]
+    assert asked[1:] == [("words", "")]  # after the preflight: one question, whole, in its order
+    assert (metrics["failures"], metrics["failures/too_long"]) == (2, 2)
+
+
+def test_an_output_of_100_000_characters_is_sent_whole_where_that_is_allowed(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["x" * 100_000], ["y"])
+    with Loopback(longer_wins) as server:
+        verdicts, _ = run_stage(payloads, {"main": api_judge(server.base_url, max_output_chars=100_000)})
+    assert [v.preference for v in verdicts] == pytest.approx([1.9, 1.9])
+    assert {v.candidate_chars for v in verdicts} == {100_000}
+
+
+@pytest.mark.parametrize(
+    ("answered", "line"),
+    [
+        (
+            ["p0000", "p0002"],
+            "reference_generations: the reference has no response (of that sample) to 'p0001'; judge two methods on "
+            "the same prompts and samples",
+        ),
+        (
+            [],
+            "reference_generations: the reference has no response (of that sample) to 'p0000', 'p0001', 'p0002', "
+            "'p0003', 'p0004' and 2 more; judge two methods on the same prompts and samples",
+        ),
+    ],
+)
+def test_prompts_that_only_one_method_answers_are_named(
+    tmp_path: Path, run_stage, answered: list[str], line: str
+) -> None:
+    n = 3 if answered else 7
+    payloads = write_methods(tmp_path, ["x"] * n, ["y"] * n)
+    rows = [generation(i, "y", "reference") for i in answered]
+    records.write(tmp_path / "reference" / "generations.parquet", Generation, rows)
+    assert refusal(run_stage, payloads, api_judge("http://127.0.0.1:9/v1")) == line
+    turned = {
+        **payloads,
+        "generations": payloads["reference_generations"],
+        "reference_generations": payloads["generations"],
+    }
+    if answered:
+        said = refusal(run_stage, turned, api_judge("http://127.0.0.1:9/v1"))
+        assert said == line.replace("the reference has", "the candidate has")
+    else:
+        said = refusal(run_stage, turned, api_judge("http://127.0.0.1:9/v1"))
+        assert said == f"generations: {tmp_path / 'reference'} holds no generations"
+
+
+def test_answers_to_prompts_that_nobody_asked(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["x"], ["y"])
+    for method in ("candidate", "reference"):
+        rows = [generation("stray", "z", method)]
+        records.write(tmp_path / method / "generations.parquet", Generation, rows)
+    assert refusal(run_stage, payloads, api_judge("http://127.0.0.1:9/v1")) == (
+        "prompts: no prompt has the id 'stray' that both methods answer"
+    )
