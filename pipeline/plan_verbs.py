@@ -50,7 +50,7 @@ def _totals(request: Request, planned: Plan, console: Console) -> None:
     known = [cost.dollars for cost in costs if cost.dollars is not None]
     if calls := sum(cost.calls for cost in costs):
         told = [f"about ${sum(known):.2f}"] if known else []
-        told += [f"{len(costs) - len(known)} stages whose price cannot be told"] if len(known) < len(costs) else []
+        told += [f"stages without a price: {len(costs) - len(known)}"] if len(known) < len(costs) else []
         console.print(f"paid answers: {calls:,} calls, {' and '.join(told)}", soft_wrap=True)
 
 

@@ -13,7 +13,10 @@ from pipeline.command_line import CommandLine
 from pipeline.config import register_resolvers
 from pipeline.errors import PointFailed, UsageError
 from pipeline.points import Point
-from pipeline.verbs import Request, Verb
+from pipeline.verbs import RUN_VERBS, Request, Verb
+
+KNOWN_BEFOREHAND = ("BlockSweeper", "BasicSweeper")
+"""Sweepers whose points do not depend on what earlier ones were worth."""
 
 
 class Task:
@@ -46,7 +49,15 @@ class Task:
         return value
 
     def many(self, points: Sequence[Point], folder: Path) -> list[Any]:
-        """What each of the points is worth, or a PointFailed in its place."""
+        """What each of the points is worth, or a PointFailed in its place.
+
+        Raises UsageError for a verb that only looks, where the sweeper learns from what points are worth.
+        """
+        sweeper = str(HydraConfig.get().sweeper["_target_"])
+        if self.verb not in RUN_VERBS.values() and not sweeper.endswith(KNOWN_BEFOREHAND):
+            raise UsageError(
+                f"hydra/sweeper: {sweeper.rpartition('.')[2]} chooses its points while it runs; only tilt run takes it"
+            )
         self._points += points
         return self._run(self._points, folder)[-len(points) :]
 

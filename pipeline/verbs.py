@@ -158,7 +158,7 @@ def _show_failures(outcome: Outcome, console: Console) -> None:
         console.print(line, soft_wrap=True)
         lost = sum(root == failure.node.key for root in outcome.skipped.values())
         more = [f"log: {failure.log}"] if failure.log and failure.kind not in ("input", "disk") else []
-        more += [f"{lost} stages that need it were skipped"] if lost else []
+        more += [f"skipped after it: {lost}"] if lost else []
         for text in more:
             console.print(Text(f"  {'':<{width}}  {text}", style="dim"), soft_wrap=True)
     console.print("  run again after the fix: only what is missing will run", style="dim")

@@ -169,3 +169,49 @@ def test_hydra_habits_hold(toy) -> None:
     assert "Powered by Hydra" in toy.tilt("run", "--help").stdout
     assert toy.tilt("run", "~stages.apart").returncode == 0
     assert toy.tilt("run", "+note=x").returncode == 0
+    assert toy.tilt("run", "--multirun", "voice.word=a,b", "hydra.sweep.dir=else/where").returncode == 0
+    assert (toy.path / "else/where/comparison.csv").read_text() == "WELL A\nWELL B\n"
+
+
+def test_a_changed_default_of_a_file_is_named_by_its_field(toy, edit: Callable[[Path, str, str], None]) -> None:
+    toy.tilt("run")
+    edit(toy.path / "conf/toy.yaml", "first: {word: well, how: well}", "first: {word: oh, how: well}")
+    assert states(toy)["first"] == ("stale", "word: well → oh")
+
+
+def test_a_flipped_byte_is_found_and_its_object_not_used_again(toy) -> None:
+    toy.tilt("run")
+    toy.executed()
+    said = next(
+        path for path in (toy.path / "store/objects").glob("*/*/payload/said.txt") if "HELLO" in path.read_text()
+    )
+    os.chmod(said, 0o644)
+    said.write_text(said.read_text().replace("HELLO", "HELLP"))
+    assert toy.tilt("verify", "--quick").returncode == 0  # the size is what it was
+    found = toy.tilt("verify")
+    assert found.returncode == 1
+    assert "said.txt has other bytes than were published; moved to" in found.stdout
+    assert states(toy)["second"][0] != "reuse"
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]
+
+
+def test_one_table_tells_what_failed_why_where_its_log_is_and_what_it_cost(toy) -> None:
+    outcome = toy.tilt("run", "-m", "voice.word=a,b", "voice.how=well,badly")
+    table = outcome.stdout.split("2 failed, 1 skipped")[1].splitlines()
+    assert table[1].split("  ")[1:] == ["second (word=a how=badly)", "RuntimeError: the voice broke"]
+    log = table[2].strip().removeprefix("log: ")
+    assert "RuntimeError: the voice broke" in Path(log).read_text()
+    assert table[3].strip() == "skipped after it: 1"
+    toy.executed()
+    toy.tilt("run", "-m", "voice.word=a,b", "voice.how=well")  # mended: only what is missing
+    assert toy.executed() == []
+
+
+def test_status_of_a_sweep_is_a_matrix_of_stages_and_points(toy) -> None:
+    toy.tilt("run", "-m", "voice.word=a,b", "voice.how=well,badly")
+    lines = toy.tilt("status", "-m", "voice.word=a,b", "voice.how=well,badly").stdout.splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:4]}
+    # points: 1 (a, well), 2 (a, badly), 3 (b, well), 4 (b, badly)
+    assert rows == {"first": ["●"] * 4, "second": ["●", "✗", "●", "✗"], "compare": ["○"] * 4}
+    assert "2  word=a how=badly" in lines

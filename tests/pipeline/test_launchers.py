@@ -69,6 +69,13 @@ def test_a_failed_point_is_a_failed_trial_and_the_others_count(toy) -> None:
     assert best(toy)["best_params"] == {"voice.how": "well"}
 
 
+def test_points_that_are_not_known_beforehand_cannot_be_planned(toy) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    outcome = toy.tilt("plan", "-m", "hydra/sweeper=optuna", "voice.word=choice(a,bbb,cc)")
+    assert outcome.returncode == 2
+    assert "tilt: hydra/sweeper: OptunaSweeper chooses its points while it runs; only tilt run" in outcome.stderr
+
+
 def test_an_objective_that_no_stage_reports_is_one_line(toy) -> None:
     outcome = toy.tilt("run", "objective=second.leters")
     assert outcome.returncode == 2

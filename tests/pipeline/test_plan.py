@@ -55,5 +55,5 @@ def test_paid_answers_are_counted_and_priced_where_the_price_is_known(
 def test_the_toys_estimate_adds_up(toy) -> None:
     out = toy.tilt("plan", "goal=[paid]").stdout
     assert "paid answers: 200 calls, about $2.00" in out  # 200 questions at 0.01
-    assert "1 stages whose price cannot be told" in toy.tilt("plan", "goal=[paid]", "stages.paid.price=null").stdout
+    assert "stages without a price: 1" in toy.tilt("plan", "goal=[paid]", "stages.paid.price=null").stdout
     assert "paid answers" not in toy.tilt("plan").stdout

@@ -36,7 +36,7 @@ def test_a_lost_shard_costs_that_shard(toy) -> None:
     outcome = toy.tilt("run", *broken)
     assert outcome.returncode == 1
     assert "squares 2/3" in outcome.stdout
-    assert "2 stages that need it were skipped" in outcome.stdout  # the whole, and what hears it
+    assert "skipped after it: 2" in outcome.stdout  # the whole, and what hears it
     assert sorted(toy.executed()) == ["shard0", "shard2"]
     planned = json.loads(toy.tilt("plan", "--json", *broken).stdout)
     assert [stage["shards"] for stage in planned["stages"]] == [[2, 3], None]
