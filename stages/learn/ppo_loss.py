@@ -16,8 +16,8 @@ def penalised_rewards(
 ) -> torch.Tensor:
     """Reward a token, (B, T): rₜ = −β·(log π(aₜ|sₜ) − log π₀(aₜ|sₜ)), the last token has the response's score added.
 
-    (The reward of 1909.08593 §2.2, spread over the tokens.) `scores` (B,), `logprobs` and `reference` (B, T), `lengths` (B,); 0
-    behind a response's end. The sum over a response is score − β·(log π(y|x) − log π₀(y|x)).
+    (The reward of 1909.08593 §2.2, spread over the tokens.) `scores` (B,), `logprobs` and `reference` (B, T), `lengths`
+    (B,); 0 behind a response's end. The sum over a response is score − β·(log π(y|x) − log π₀(y|x)).
 
     >>> one, zero = torch.tensor([[-1.0, -2.0]]), torch.tensor([[-1.5, -2.0]])
     >>> penalised_rewards(torch.tensor([3.0]), one, zero, torch.tensor([2]), beta=0.1).tolist()

@@ -18,9 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 from stages import records
 from stages.errors import BadInput
 from stages.language_model import encode_prompt
+from stages.learn.batches import length_batches
 from stages.learn.hidden import Trunk
 from stages.learn.targets import td_lambda
-from stages.learn.trainer import Module, fit, length_batches, seeded
+from stages.learn.trainer import Module, fit, seeded
 from stages.learn.value_model import ValueHead, fingerprint
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
@@ -39,7 +40,8 @@ class _Regression(Module):
         learning_rate: float,
         weight_decay: float,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
+        weights = [len(state) * rewards.shape[1] for state in states]
+        super().__init__(weights=weights, learning_rate=learning_rate, weight_decay=weight_decay)
         self.head = head
         self.states = states  # (T+1, D) each
         self.rewards = rewards  # (N, M), z-scored
@@ -51,7 +53,7 @@ class _Regression(Module):
         values = self.head(hidden)  # (B, T+1, M)
         targets = td_lambda(values, self.rewards[indices].to(self.device), lengths, self.lam)
         inside = torch.arange(hidden.shape[1], device=self.device)[None] <= lengths[:, None]  # (B, T+1)
-        return 0.5 * (values - targets).square()[inside].mean()
+        return 0.5 * (values - targets).square()[inside].sum()
 
 
 @dataclass
