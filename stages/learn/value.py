@@ -86,6 +86,7 @@ class TrainValue:
     dtype: str = "bfloat16"
     """Of the trunk; decoding must use the same."""
     seed: int = 0
+    trainer: Trainer = field(default_factory=Trainer)
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
@@ -125,7 +126,7 @@ class TrainValue:
                 learning_rate=self.learning_rate,
                 weight_decay=self.weight_decay,
             )
-            fit(training, batches, self.runtime, "value loss")
+            fit(training, batches, self.runtime, "value loss", trainer=self.trainer)
         model = model.cpu().eval()
         metrics = heldout_quality(model, [states[i] for i in heldout], scores[heldout], self.rewards)
         model.fold(centre, spread)
