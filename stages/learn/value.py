@@ -21,7 +21,7 @@ from stages.language_model import encode_prompt
 from stages.learn.batches import length_batches
 from stages.learn.hidden import Trunk
 from stages.learn.targets import td_lambda
-from stages.learn.trainer import Module, fit, seeded
+from stages.learn.trainer import Module, Trainer, fit, seeded
 from stages.learn.value_model import ValueHead, fingerprint
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
