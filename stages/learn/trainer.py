@@ -158,15 +158,15 @@ class Module(pl.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        self.held = [torch.zeros((), dtype=torch.float64), 0.0]
+        self._heldout_sums = [torch.zeros((), dtype=torch.float64), 0.0]
 
     def validation_step(self, batch: Part, batch_index: int) -> None:
         if batch.scale:
-            self.held[0] += self.loss(batch.indices).double().cpu()
-            self.held[1] += sum(self.weights[i] for i in batch.indices)
+            self._heldout_sums[0] += self.loss(batch.indices).double().cpu()
+            self._heldout_sums[1] += sum(self.weights[i] for i in batch.indices)
 
     def on_validation_epoch_end(self) -> None:
-        sums = torch.tensor([float(self.held[0]), float(self.held[1])], dtype=torch.float64, device=self.device)
+        sums = torch.tensor([float(s) for s in self._heldout_sums], device=self.device)
         sums = self.trainer.strategy.reduce(sums, reduce_op="sum")  # a plain tensor where there is one process
         assert isinstance(sums, torch.Tensor)
         self.log("heldout_loss", (sums[0] / sums[1]).float())
@@ -215,7 +215,8 @@ def fit(
     group = group_of(runtime)
     watching = trainer.patience > 0 and bool(heldout)
     folder: Path | None = runtime.checkpoints if machines.checkpoint_every or machines.resume else None
-    checkpoints = Checkpoints(folder, machines.checkpoint_every, module)
+    checks = trainer.check_every if watching else 0
+    checkpoints = Checkpoints(folder, machines.checkpoint_every, module, checks)
     stopping = EarlyStopping(trainer.patience, module)
     kind, _, index = runtime.device.partition(":")
     begun = time.perf_counter()
@@ -226,11 +227,12 @@ def fit(
             strategy=DDPStrategy(process_group_backend=group.backend(kind)) if group.size > 1 else "auto",
             plugins=[RankEnvironment(group) if group.size > 1 else LightningEnvironment()],
             max_steps=len(steps),
+            min_epochs=0,  # an early end may come within the one epoch
             accumulate_grad_batches=machines.accumulate,
             precision=PRECISIONS[trainer.precision],  # type: ignore[arg-type]
             gradient_clip_val=trainer.clip or None,
             logger=(runtime.loggers() or False) if group.rank == 0 else False,
-            callbacks=[Progress(runtime, note), checkpoints, *([stopping] if watching else [])],
+            callbacks=[Progress(runtime, note), *([stopping] if watching else []), checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

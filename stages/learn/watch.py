@@ -46,13 +46,22 @@ class Progress(pl.Callback):
 class Checkpoints(pl.Callback):
     """Every `every` steps what is trained, the optimiser and the place in the data, in one file that is replaced."""
 
-    def __init__(self, folder: Path | None, every: int, module: torch.nn.Module) -> None:
+    def __init__(self, folder: Path | None, every: int, module: torch.nn.Module, check_every: int = 0) -> None:
         self.path = None if folder is None else Path(folder) / "last.ckpt"
         self.every = every
         self.module = module
+        self.check_every = check_every
+        """Steps between two held-out checks: a checkpoint waits for the check of its own step."""
         self.saved = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if not self.check_every or trainer.global_step % self.check_every:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
         step = trainer.global_step
         if self.path is None or not self.every or step == self.saved or step % self.every:
             return
