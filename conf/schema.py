@@ -110,6 +110,30 @@ class DpoPolicy(Policy):
 
 
 @dataclass
+class PpoPolicy(Policy):
+    """A policy tuned from π₀, beside it."""
+
+    target_kl: float = bounded(0.0, "a number of nats, 0 (fixed weight) or more", least=0)
+    part: str = MISSING
+    iterations: int = bounded(12, "a positive number of iterations", least=1)
+    batch_size: int = bounded(64, "a positive number of responses", least=1)
+    minibatch: int = bounded(16, "a positive number of responses", least=1)
+    epochs: int = bounded(2, "a positive number of passes", least=1)
+    clip: float = bounded(0.2, "a positive bound", above=0)
+    value_clip: float = bounded(0.2, "a positive bound", above=0)
+    lam: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
+    whitening: bool = True
+    max_kl: float = bounded(0.05, "a number of nats a token, 0 (never) or more", least=0)
+    lora_rank: int = bounded(16, "a positive rank", least=1)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+    learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
+    value_learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
+    value_width: int = bounded(256, "a positive width", least=1)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
 class SftPolicy(Policy):
     lora_rank: int = bounded(16, "a positive rank", least=1)
     lora_alpha: int = bounded(16, "a positive scale", least=1)
@@ -277,7 +301,7 @@ def register_schemas() -> None:
     kinds: dict[str, dict[str, type]] = {
         "task": {"base": Task, "file": FileTask},
         "model": {"base": Model, "local": LocalModel, "hub": HubModel},
-        "policy": {"base": Policy, "sft": SftPolicy, "dpo": DpoPolicy},
+        "policy": {"base": Policy, "sft": SftPolicy, "dpo": DpoPolicy, "ppo": PpoPolicy},
         "reward": {"base": Reward},
         "value": {"base": Value},
         "method": {"base": Method, "best_of": BestOf, "scalar_guided": ScalarGuided},
