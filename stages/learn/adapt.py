@@ -15,21 +15,24 @@ from stages.errors import BadInput
 from stages.learn.watch import quiet
 
 
-def adapted(model: PreTrainedModel, *, rank: int, alpha: int, top_layers: int) -> Any:
+def adapted(model: Any, *, rank: int, alpha: int, top_layers: int, layers: int | None = None) -> Any:
     """The model with LoRA on the linear modules of its `top_layers` (0: all); nothing else is trained.
 
-    The adapters live inside `model` itself, which can be used as before. Raises BadInput for layers it has not.
+    The adapters live inside `model` itself, which can be used as before. `layers`: only the first so many are counted
+    and adapted (default: all). Raises BadInput for layers it has not.
     """
-    layers = int(model.config.num_hidden_layers)
+    whole = layers is None
+    layers = int(model.config.num_hidden_layers) if layers is None else layers
     if not 0 <= top_layers <= layers:
         raise BadInput("top_layers", f"{top_layers} is not 0 (all) to {layers}, the model's layers")
     targets: str | list[str] = "all-linear"
-    if top_layers:
+    if top_layers or not whole:
+        first = layers - top_layers if top_layers else 0
         targets = [
             f"{name}.{index}.{inner}"
             for name, module in model.named_modules()
-            if isinstance(module, nn.ModuleList) and len(module) == layers
-            for index in range(layers - top_layers, layers)
+            if isinstance(module, nn.ModuleList) and len(module) >= layers
+            for index in range(first, layers)
             for inner, part in module[index].named_modules()
             if isinstance(part, nn.Linear | Conv1D)
         ]

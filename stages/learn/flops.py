@@ -41,3 +41,13 @@ class Cost:
         through = 2 * self.above * sum(lengths) + 2 * self.head * predicted
         backward = through + 2 * self.trained * sum(lengths) + 2 * self.pair * self.layers_above * pairs
         return self.forward(lengths, predicted) + float(backward)
+
+
+def training_flops(trunk: Any, head: nn.Module, read: Iterable[int], trained: Iterable[int]) -> float:
+    """Of a value: one forward of the trunk over sequences of lengths `read`, and forward and backward of the head, and
+    of the trunk where a part of it is trained, over those of lengths `trained`. An upper bound: all positions count."""
+    trunk_size = sum(p.numel() for p in trunk.parameters()) - trunk.get_input_embeddings().weight.numel()
+    adapted = sum(p.numel() for p in trunk.parameters() if p.requires_grad)
+    head_size = sum(p.numel() for p in head.parameters())
+    again = 4 * trunk_size + 2 * adapted if adapted else 0
+    return float(2 * trunk_size * sum(read) + (6 * head_size + again) * sum(trained))
