@@ -86,6 +86,51 @@ class Policy:
 
     folder: str = MISSING
     train: Any = None
+    beta: float = bounded(0.1, "a positive strength", above=0)
+
+
+@dataclass
+class DpoPolicy(Policy):
+    """A policy tuned from π₀, beside it."""
+
+    reward: str = MISSING
+    label_smoothing: float = bounded(0.0, "a probability from 0 to below ½", least=0, most=0.499)
+    length_normalised: bool = False
+    pairs: int = bounded(4, "a positive number of pairs", least=1)
+    margin: float = bounded(0.5, "a difference in standard deviations, 0 or more", least=0)
+    lora_rank: int = bounded(16, "a positive rank", least=1)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+    learning_rate: float = bounded(5e-4, "a positive learning rate", above=0)
+    batch_size: int = bounded(16, "a positive number of pairs", least=1)
+    epochs: float = bounded(1.0, "a positive number of passes", above=0)
+    heldout: float = bounded(0.1, "a share between 0 and 0.9", least=0, most=0.9)
+    allow_truncated: bool = False
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class PpoPolicy(Policy):
+    """A policy tuned from π₀, beside it."""
+
+    target_kl: float = bounded(0.0, "a number of nats, 0 (fixed weight) or more", least=0)
+    part: str = MISSING
+    iterations: int = bounded(12, "a positive number of iterations", least=1)
+    batch_size: int = bounded(64, "a positive number of responses", least=1)
+    minibatch: int = bounded(16, "a positive number of responses", least=1)
+    epochs: int = bounded(2, "a positive number of passes", least=1)
+    clip: float = bounded(0.2, "a positive bound", above=0)
+    value_clip: float = bounded(0.2, "a positive bound", above=0)
+    lam: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
+    whitening: bool = True
+    max_kl: float = bounded(0.05, "a number of nats a token, 0 (never) or more", least=0)
+    lora_rank: int = bounded(16, "a positive rank", least=1)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+    learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
+    value_learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
+    value_width: int = bounded(256, "a positive width", least=1)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
 
 
 @dataclass
@@ -215,6 +260,27 @@ class Rollouts:
 
 
 @dataclass
+class Trainer:
+    """How models are trained: `settings` is what a stage is handed of it, `runtime` where it runs."""
+
+    accelerator: str = MISSING
+    devices: int = bounded(1, "a positive number of devices", least=1)
+    strategy: str = bounded("auto", "one of auto, ddp", choices=("auto", "ddp"))
+    accumulate: int = bounded(1, "a positive number of parts", least=1)
+    checkpoint_every: int = bounded(0, "a number of steps, 0 or more (0: none)", least=0)
+    resume: bool = True
+    precision: str = bounded("32", "one of 32, bf16-mixed", choices=("32", "bf16-mixed"))
+    clip: float = bounded(1.0, "a norm, 0 or more (0: any)", least=0)
+    schedule: str = bounded("cosine", "one of cosine, linear, constant", choices=("cosine", "linear", "constant"))
+    warmup: float = bounded(0.1, "a share between 0 and 1", least=0, most=1)
+    max_steps: int = bounded(0, "a number of steps, 0 (by epochs) or more", least=0)
+    patience: int = bounded(0, "a number of checks, 0 (off) or more", least=0)
+    check_every: int = bounded(50, "a positive number of steps", least=1)
+    settings: Any = None
+    runtime: Any = None
+
+
+@dataclass
 class Executor:
     kind: str = bounded("local", "one of local, inprocess", choices=("local", "inprocess"))
     cores: int | None = bounded(None, "a positive number of cores", least=1)
@@ -237,13 +303,14 @@ def register_schemas() -> None:
     kinds: dict[str, dict[str, type]] = {
         "task": {"base": Task, "file": FileTask},
         "model": {"base": Model, "local": LocalModel, "hub": HubModel},
-        "policy": {"base": Policy, "sft": SftPolicy},
+        "policy": {"base": Policy, "sft": SftPolicy, "dpo": DpoPolicy, "ppo": PpoPolicy},
         "reward": {"base": Reward},
         "value": {"base": Value},
         "method": {"base": Method, "best_of": BestOf, "scalar_guided": ScalarGuided},
         "judge": {"base": Judge, "reward": RewardJudge, "api": ApiJudge},
         "sampling": {"base": Sampling},
         "rollouts": {"base": Rollouts},
+        "trainer": {"base": Trainer},
         "executor": {"base": Executor},
         "tracking": {"base": Tracking},
     }

@@ -24,6 +24,8 @@ NEEDED = {  # what a file leaves to its user
     "model=local": ["model.path=model"],
     "model=hub": ["model.repo=owner/name", "model.revision=0123abc"],
 }
+TUNED = ("dpo", "ppo")
+"""Policies that stand beside π₀, in slots of their own."""
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,7 @@ def choices() -> list[str]:
     for path in sorted((ROOT / "conf").glob("*/*.yaml")):
         group = path.parent.name
         slots = ["reward@proxy", "reward@gold"] if group == "reward" else [group]
+        slots = [f"policy@{path.stem}"] if group == "policy" and path.stem in TUNED else slots
         found += [f"{slot}={path.stem}" for slot in slots]
     return found
 

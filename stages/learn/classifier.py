@@ -19,8 +19,9 @@ from torch.nn import functional as F
 
 from stages.errors import BadInput
 from stages.language_model import require_model_folder
+from stages.learn.batches import length_batches
 from stages.learn.examples import binary_labels, heldout_metrics, read_parts
-from stages.learn.trainer import Module, fit, length_batches, seeded
+from stages.learn.trainer import Module, Trainer, fit, seeded
 from stages.records import Example, Prompt
 from stages.reward import judged_text
 from stages.runtime import Runtime
@@ -74,14 +75,15 @@ def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[t
 
 class _Training(Module):
     def __init__(self, scorer: Scorer, encoded: list[list[int]], labels: np.ndarray, learning_rate: float) -> None:
-        super().__init__(learning_rate=learning_rate, weight_decay=0.01)
+        super().__init__(weights=[1.0] * len(encoded), learning_rate=learning_rate, weight_decay=0.01)
         self.scorer = scorer
         self.encoded = encoded
         self.labels = torch.from_numpy(labels).float()
 
     def loss(self, indices: list[int]) -> torch.Tensor:
         ids, mask = _padded([self.encoded[i] for i in indices], self.device)
-        return F.binary_cross_entropy_with_logits(self.scorer(ids, mask).float(), self.labels[indices].to(self.device))
+        labels = self.labels[indices].to(self.device)
+        return F.binary_cross_entropy_with_logits(self.scorer(ids, mask).float(), labels, reduction="sum")
 
 
 @dataclass
@@ -120,7 +122,8 @@ class Classifier:
             scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
             batches = length_batches([len(ids) for ids in encoded], self.batch_size, self.epochs, self.seed)
             training = _Training(scorer, encoded, binary_labels(train), self.learning_rate)
-            fit(training, batches, self.runtime, dtype=self.dtype)
+            precision = "bf16-mixed" if self.dtype == "bfloat16" else "32"
+            fit(training, batches, self.runtime, trainer=Trainer(precision=precision))
         scorer.eval()
         logits = scorer.logits(encode(heldout), self.runtime.rows)
         encoder.save_pretrained(out)

@@ -18,18 +18,22 @@ from stages.language_model import load_model, load_tokenizer
 class Trunk:
     """A causal LM up to `layer`, an index into `hidden_states`: 0 embeddings, n after the last layer's final norm."""
 
-    def __init__(self, folder: Path, *, layer: int, dtype: str, device: str, field: str = "model") -> None:
+    def __init__(
+        self, folder: Path, *, layer: int, dtype: str, device: str, field: str = "model", whole: bool = False
+    ) -> None:
         self.tokenizer = load_tokenizer(folder, field)
         model: Any = load_model(folder, dtype=dtype, device=device, field=field).base_model
         layers = int(model.config.num_hidden_layers)
         if not 0 <= layer <= layers:
             raise BadInput("layer", f"{layer} is no layer of {folder}; it has hidden states 0 to {layers}")
         self.layer = layer
+        self.whole = whole
+        """Keep the layers above too, and give their last state beside the one that is read."""
         self.size = int(model.config.hidden_size)
         self.device = device
         # One layer more than is read: the very last entry of `hidden_states` has gone through the final norm.
         for module in model.modules():
-            if layer < layers and isinstance(module, nn.ModuleList) and len(module) == layers:
+            if not whole and layer < layers and isinstance(module, nn.ModuleList) and len(module) == layers:
                 del module[layer + 1 :]
         self.model = model
 
@@ -40,24 +44,31 @@ class Trunk:
         ids = cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
         return [cast(int, start), *ids]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def states(self, sequences: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[int, torch.Tensor]]:
         """Yields (index, states) of every sequence, shortest first; states are (its length, D), fp32, on the CPU."""
         order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         for start in range(0, len(order), rows):
             batch = order[start : start + rows]
-            longest = len(sequences[batch[-1]])
-            ids = torch.zeros(len(batch), longest, dtype=torch.long)  # (b, S), padded with an id that is masked
-            mask = torch.zeros_like(ids)
-            for row, index in enumerate(batch):
-                ids[row, : len(sequences[index])] = torch.tensor(sequences[index])
-                mask[row, : len(sequences[index])] = 1
+            ids, mask = padded([sequences[i] for i in batch], self.device)
             output = self.model(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
+                input_ids=ids,
+                attention_mask=mask,
                 output_hidden_states=True,
                 use_cache=False,
             )
             hidden = output.hidden_states[self.layer].float().cpu()  # (b, S, D)
+            if self.whole:
+                hidden = torch.cat([hidden, output.last_hidden_state.float().cpu()], dim=2)  # (b, S, 2·D)
             for row, index in enumerate(batch):
                 yield index, hidden[row, : len(sequences[index])].clone()
+
+
+def padded(sequences: Sequence[Sequence[int]], device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, (b, S) each, padded on the right with an id that is masked."""
+    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)

@@ -1,223 +1,249 @@
 """Stage: the value model. Reads labelled rollouts, prompts and the frozen base policy; writes `value.json` and
-`value.safetensors` (see `value_model.py`).
+`value.safetensors` (`value_model.py`, `vocab_model.py`), a model card, and `model/` where the value has its own trunk.
 
     tilt run goal=[value]
 
-The policy is its own trunk: one pass gives the hidden state of every prefix, then a small head learns TD(λ) returns
-(arXiv 2405.06639) from all states of a response, that after EOS included.
+A trunk's hidden state of every prefix feeds a head, which learns TD(λ) returns (arXiv 2405.06639) from all states of a
+response, that after EOS included. The trunk is the frozen policy itself, another small model, or either with LoRA.
 """
 
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
-from torch.nn.utils.rnn import pad_sequence
 
-from stages import records
 from stages.errors import BadInput
-from stages.language_model import encode_prompt
+from stages.language_model import encode_prompt, load_model, load_tokenizer
+from stages.learn.adapt import model_card
+from stages.learn.batches import length_batches
+from stages.learn.flops import training_flops
 from stages.learn.hidden import Trunk
-from stages.learn.targets import td_lambda
-from stages.learn.trainer import Module, fit, length_batches, seeded
+from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
+from stages.learn.ranks import together
+from stages.learn.trainer import Trainer, fit, seeded
+from stages.learn.trunk_training import AdaptedTraining
 from stages.learn.value_model import ValueHead, fingerprint
+from stages.learn.value_quality import heldout_quality, values_of
+from stages.learn.value_training import TARGETS, Features, HeadTraining
+from stages.learn.vocab_model import VocabHead
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
 
 
-class _Regression(Module):
-    """½(V − target)², the mean over all states of a batch and all rewards; targets bootstrap from the head itself."""
-
-    def __init__(
-        self,
-        head: ValueHead,
-        states: list[torch.Tensor],
-        rewards: torch.Tensor,
-        *,
-        lam: float,
-        learning_rate: float,
-        weight_decay: float,
-    ) -> None:
-        super().__init__(learning_rate=learning_rate, weight_decay=weight_decay)
-        self.head = head
-        self.states = states  # (T+1, D) each
-        self.rewards = rewards  # (N, M), z-scored
-        self.lam = lam
-
-    def loss(self, indices: list[int]) -> torch.Tensor:
-        lengths = torch.tensor([len(self.states[i]) - 1 for i in indices], device=self.device)  # (B,)
-        hidden = pad_sequence([self.states[i] for i in indices], batch_first=True).to(self.device)  # (B, T+1, D)
-        values = self.head(hidden)  # (B, T+1, M)
-        targets = td_lambda(values, self.rewards[indices].to(self.device), lengths, self.lam)
-        inside = torch.arange(hidden.shape[1], device=self.device)[None] <= lengths[:, None]  # (B, T+1)
-        return 0.5 * (values - targets).square()[inside].mean()
-
-
 @dataclass
 class TrainValue:
-    """A value head of M rewards on one layer of the frozen policy."""
+    """A value head of M rewards on one layer of a trunk."""
 
     labels: Path
     """Payload of stage `labels`."""
     prompts: Path
     """Payload of stage `prompts`."""
     policy: Path
-    """Folder of π₀: the rollouts' policy and the head's trunk."""
+    """Folder of π₀: the rollouts' policy and, without `model`, the head's trunk."""
     rewards: list[str] = field(default_factory=lambda: ["proxy"])
-    """Reward columns to learn, one output each."""
+    """Reward columns to learn, one output each; a head over the vocabulary learns one."""
+    model: Path | None = None
+    """Folder of another language model with π₀'s tokenizer, to be the trunk."""
     layer: int = 20
-    """Index into the policy's hidden states; 0 is the embeddings."""
+    """Index into the trunk's hidden states; 0 is the embeddings."""
+    target: str = "td_lambda"
+    """`td_lambda`; `fudge`: is the reward above the mean; `bellman`: CD's, for head `vocab`; `soft`: the value of the
+    KL-optimal policy, which is not VAS."""
     td_lambda: float = 0.95
     """λ of the returns, 0 to 1; 1 is Monte Carlo."""
+    eta: float = 1.0
+    """η of the soft value, in standard deviations of the reward: use it with β = 1/η."""
+    temperature: float = 1.0
+    """At which the rollouts were drawn; the Bellman target's expectation is taken at it, without truncation."""
     head: str = "mlp"
-    """`mlp` with one hidden layer, or `linear`; both read one hidden state."""
+    """`mlp` with one hidden layer or `linear`, one state's value; `vocab`: values of all next tokens, linear."""
     width: int = 256
     """Size of the hidden layer of `mlp`."""
+    lora_rank: int = 0
+    """0: the trunk is frozen. Else it is trained too, and saved as the value's own model."""
+    lora_alpha: int = 16
+    top_layers: int = 0
+    """With LoRA: how many layers below `layer` get an adapter; 0: all of them."""
     learning_rate: float = 1e-3
     batch_size: int = 16
     """Responses in one optimiser step."""
     epochs: float = 10.0
     weight_decay: float = 0.01
     heldout: float = 0.1
-    """Share of the prompts whose rollouts only measure."""
+    """Share of the prompts whose rollouts only measure; 0: none."""
+    allow_truncated: bool = False
+    """Learn even where every rollout was cut at the token limit."""
     dtype: str = "bfloat16"
     """Of the trunk; decoding must use the same."""
     seed: int = 0
+    trainer: Trainer = field(default_factory=Trainer)
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
-        """Raises BadInput on an unknown layer or head, a missing, constant or not finite reward, or too few prompts."""
+        """Raises BadInput on an unknown layer, head or target, a missing, constant or not finite reward, rollouts that
+        all were cut, or a trunk with another vocabulary."""
+        self._check()
+        with together(self) as group:
+            rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
+            rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
+            held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
+            train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
+            measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
+            mean, sd = spread(rewards[train], self.rewards)  # (M,)
+            scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
+            trunk = self._trunk()
+            starts, sequences = self._sequences(trunk, rollouts, prompts)
+            features = self._features(trunk, starts, sequences)
+            centre, scale = self._standardise(features, train)
+            with seeded(self.seed):
+                head = self._head(trunk)
+                batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
+                batches = [[train[i] for i in batch] for batch in batches]
+                training = self._training(head, features, scores, trunk, sequences, starts, centre, scale)
+                trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
+            if group.rank:
+                return
+        lengths = [len(s) for s in sequences]
+        flops = training_flops(trunk.model, head, lengths, [lengths[i] for i in trained.examples])
+        if isinstance(training, AdaptedTraining):
+            training.merge()
+            features = self._features(trunk, starts, sequences)
+            for f in features:
+                f.states.sub_(centre).div_(scale)
+        head = head.cpu().eval()
+        values = values_of(head, [features[i] for i in measured])
+        metrics = heldout_quality(values, scores[measured], self.rewards) if measured else {}
+        head.fold(centre, scale)
+        head.mean.copy_(torch.from_numpy(mean))
+        head.sd.copy_(torch.from_numpy(sd))
+        head.trunk = self._save_trunk(out, trunk)
+        head.save(out)
+        metrics |= {
+            "rollouts": float(len(train)),
+            "heldout_rollouts": float(len(measured)),
+            "truncated": float(np.mean([not r.finished for r in rollouts])),
+            "steps": float(trained.steps),
+            "train_tokens": float(sum(lengths[i] for i in (trained.examples if self.lora_rank else train))),
+            "train_flops": flops,
+        }
+        about = (
+            f"Values of {', '.join(self.rewards)} ({self.target}) from hidden state {self.layer} of "
+            f"{'a model of its own (`model/`)' if (out / 'model').is_dir() else 'π₀'}; open it with "
+            "`stages.learn.values.load_value(folder, policy)`. "
+            + ("This is not the value of VAS but that of the KL-optimal policy." if self.target == "soft" else "")
+        )
+        (out / "README.md").write_text(model_card("Value model", about, self, metrics), encoding="utf-8")
+        self.runtime.metrics(metrics)
+
+    def _check(self) -> None:
         if not 0 <= self.td_lambda <= 1:
             raise BadInput("td_lambda", f"{self.td_lambda} is not between 0 and 1")
-        rollouts, prompts = self._read()
-        rewards = self._rewards(rollouts)  # (N, M) float64
-        train, heldout = self._split(rollouts)
-        trunk = Trunk(Path(self.policy), layer=self.layer, dtype=self.dtype, device=self.runtime.device, field="policy")
-        states = self._states(trunk, rollouts, prompts)  # (T+1, D) each
-        features = torch.cat([states[i] for i in train])  # (states, D)
-        centre, spread = features.mean(0), features.std(0) + 1e-6
-        del features
-        for index, state in enumerate(states):
-            states[index] = (state - centre) / spread
+        if self.target not in TARGETS:
+            raise BadInput("target", f"{self.target!r} is no target; choose one of {', '.join(TARGETS)}")
+        for name in ("eta", "temperature"):
+            if not getattr(self, name) > 0:
+                raise BadInput(name, f"{getattr(self, name)} is not positive")
+        if self.head == "vocab" and len(self.rewards) != 1:
+            raise BadInput("rewards", f"a head over the vocabulary learns one reward, not {len(self.rewards)}")
+        if self.lora_rank < 0:
+            raise BadInput("lora_rank", f"{self.lora_rank} is negative; 0 freezes the trunk")
+        if self.target == "bellman" and (self.lora_rank or self.model is not None):
+            raise BadInput("target", "the Bellman target needs π₀'s own frozen trunk; leave out model and lora_rank")
 
-        mean, sd = rewards[train].mean(0), rewards[train].std(0)  # (M,)
-        if constant := [name for name, deviation in zip(self.rewards, sd, strict=True) if deviation <= 1e-9]:
-            raise BadInput("labels", f"reward {constant[0]!r} has one value on all training rollouts; nothing to learn")
-        scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
-        with seeded(self.seed):
-            model = ValueHead(
-                size=trunk.size,
-                rewards=self.rewards,
-                layer=self.layer,
-                head=self.head,
-                width=self.width,
-                trunk=fingerprint(Path(self.policy)),
-            )
-            batches = length_batches([len(states[i]) for i in train], self.batch_size, self.epochs, self.seed)
-            training = _Regression(
-                model,
-                [states[i] for i in train],
-                scores[train],
-                lam=self.td_lambda,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-            )
-            fit(training, batches, self.runtime, "value loss")
-        model = model.cpu().eval()
-        metrics = heldout_quality(model, [states[i] for i in heldout], scores[heldout], self.rewards)
-        model.fold(centre, spread)
-        model.mean.copy_(torch.from_numpy(mean))
-        model.sd.copy_(torch.from_numpy(sd))
-        model.save(out)
-        truncated = float(np.mean([not r.finished for r in rollouts]))
-        self.runtime.metrics(
-            metrics | {"rollouts": float(len(train)), "heldout_rollouts": float(len(heldout)), "truncated": truncated}
-        )
+    def _trunk(self) -> Trunk:
+        """The model that the head reads. Raises BadInput where its tokens are not π₀'s."""
+        where, name = (Path(self.policy), "policy") if self.model is None else (Path(self.model), "model")
+        if self.model is not None:
+            theirs, ours = (load_tokenizer(Path(p), n) for p, n in ((self.model, "model"), (self.policy, "policy")))
+            if theirs.get_vocab() != ours.get_vocab():
+                raise BadInput(
+                    "model", f"{where} has another vocabulary than {self.policy}, whose tokens it would read"
+                )
+        keep = self.target == "bellman"
+        return Trunk(where, layer=self.layer, dtype=self.dtype, device=self.runtime.device, field=name, whole=keep)
 
-    def _read(self) -> tuple[list[Labelled], dict[str, Prompt]]:
-        rollouts = records.read(Path(self.labels) / "labels.parquet", Labelled)
-        if not rollouts:
-            raise BadInput("labels", "there are no labelled rollouts to learn from")
-        prompts = {p.id: p for p in records.read(Path(self.prompts) / "prompts.parquet", Prompt)}
-        if missing := [r.prompt_id for r in rollouts if r.prompt_id not in prompts]:
-            raise BadInput("prompts", f"prompt {missing[0]!r} has rollouts but is not among the prompts")
-        return rollouts, prompts
+    def _head(self, trunk: Trunk) -> ValueHead | VocabHead:
+        kept: dict[str, Any] = {"layer": self.layer, "dtype": self.dtype, "target": self.target}
+        if self.head == "vocab":
+            vocabulary = int(trunk.model.config.vocab_size)
+            return VocabHead(size=trunk.size, vocabulary=vocabulary, reward=self.rewards[0], **kept)
+        return ValueHead(size=trunk.size, rewards=self.rewards, head=self.head, width=self.width, **kept)
 
-    def _rewards(self, rollouts: list[Labelled]) -> np.ndarray:
-        """(N, M) float64."""
-        if not self.rewards:
-            raise BadInput("rewards", "no reward is named; give at least one of the labels' columns")
-        there = rollouts[0].rewards
-        for name in self.rewards:
-            if name not in there:
-                names = ", ".join(there) or "none"
-                raise BadInput("rewards", f"the labels have no reward {name!r}; they have: {names}")
-        columns = np.array([[r.rewards[name] for name in self.rewards] for r in rollouts], dtype=np.float64)
-        if not np.isfinite(columns).all():
-            row, column = np.argwhere(~np.isfinite(columns))[0]
-            bad = rollouts[row]
-            raise BadInput(
-                "labels",
-                f"reward {self.rewards[column]!r} is {columns[row, column]} for sample {bad.sample} of prompt "
-                f"{bad.prompt_id!r}; label the rollouts again with a reward that is a number for every text",
-            )
-        return columns
+    def _sequences(
+        self, trunk: Trunk, rollouts: list[Labelled], prompts: dict[str, Prompt]
+    ) -> tuple[list[int], list[list[int]]]:
+        """Of every rollout the prompt's length and all tokens."""
+        encoded = {name: encode_prompt(trunk.tokenizer, prompts[name]) for name in {r.prompt_id for r in rollouts}}
+        return [len(encoded[r.prompt_id]) for r in rollouts], [encoded[r.prompt_id] + r.token_ids for r in rollouts]
 
-    def _split(self, rollouts: list[Labelled]) -> tuple[list[int], list[int]]:
-        """Indices of training and held-out rollouts; no prompt is in both."""
-        ids = sorted({r.prompt_id for r in rollouts})
-        if len(ids) < 2:
-            raise BadInput("labels", "all rollouts answer one prompt; at least two are needed, one to measure on")
-        if not 0 < self.heldout < 1:
-            raise BadInput("heldout", f"{self.heldout} is no share between 0 and 1; some prompts must measure")
-        kept = min(len(ids) - 1, max(1, round(self.heldout * len(ids))))
-        chosen = {ids[i] for i in np.random.default_rng(self.seed).permutation(len(ids))[:kept]}
-        train = [i for i, r in enumerate(rollouts) if r.prompt_id not in chosen]
-        return train, [i for i, r in enumerate(rollouts) if r.prompt_id in chosen]
-
-    def _states(self, trunk: Trunk, rollouts: list[Labelled], prompts: dict[str, Prompt]) -> list[torch.Tensor]:
-        """States s₀ (last prompt token) … s_T (last response token) of every rollout, (T+1, D) fp32 on the CPU."""
-        starts = {name: encode_prompt(trunk.tokenizer, prompts[name]) for name in {r.prompt_id for r in rollouts}}
-        sequences = [starts[r.prompt_id] + list(r.token_ids) for r in rollouts]
-        states: list[torch.Tensor] = [torch.empty(0)] * len(rollouts)
+    def _features(self, trunk: Trunk, starts: list[int], sequences: list[list[int]]) -> list[Features]:
+        """States s₀ (last prompt token) … s_T (last response token) of every rollout, fp32 on the CPU."""
+        found: list[Features | None] = [None] * len(sequences)
         for done, (index, hidden) in enumerate(trunk.states(sequences, self.runtime.rows), 1):  # (S, D)
-            states[index] = hidden[len(starts[rollouts[index].prompt_id]) - 1 :].clone()
-            if done % self.runtime.rows == 0 or done == len(rollouts):
-                self.runtime.progress(done, len(rollouts), "rollouts read")
-        return states
+            at = starts[index]
+            tokens = torch.tensor(sequences[index][at:])
+            states, final = hidden.split([trunk.size, hidden.shape[1] - trunk.size], dim=1)
+            found[index] = Features(states[at - 1 :].clone(), tokens, final[at - 1 :].to(getattr(torch, self.dtype)))
+            if done % self.runtime.rows == 0 or done == len(sequences):
+                self.runtime.progress(done, len(sequences), "rollouts read")
+        return [f for f in found if f is not None]
 
+    def _standardise(self, features: list[Features], train: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation, (D,) each, of the training states; all states are standardised in place."""
+        together = torch.cat([features[i].states for i in train])  # (states, D)
+        centre, scale = together.mean(0), together.std(0) + 1e-6
+        for f in features:
+            f.states.sub_(centre).div_(scale)
+        return centre, scale
 
-def heldout_quality(
-    model: ValueHead, states: list[torch.Tensor], scores: torch.Tensor, names: list[str]
-) -> dict[str, float]:
-    """How well values foretell the final reward, at the start (s₀), middle (s at ⌊T/2⌋) and end (s_T) of responses.
+    def _training(
+        self,
+        head: ValueHead | VocabHead,
+        features: list[Features],
+        scores: torch.Tensor,
+        trunk: Trunk,
+        sequences: list[list[int]],
+        starts: list[int],
+        centre: torch.Tensor,
+        scale: torch.Tensor,
+    ) -> HeadTraining:
+        training = HeadTraining(
+            head,
+            features,
+            scores,
+            target=self.target,
+            lam=self.td_lambda,
+            eta=self.eta,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            policy=self._policy() if self.target == "bellman" else None,
+        )
+        if self.lora_rank:
+            adapters = {"rank": self.lora_rank, "alpha": self.lora_alpha, "top_layers": self.top_layers}
+            return AdaptedTraining(training, trunk, sequences, starts, centre, scale, adapters)
+        return training
 
-    `explained_variance` is 1 − Var(r − V) / Var(r), over all states and by position; `rank_correlation` is Spearman's,
-    nan where values or rewards are all the same. Several rewards get their name before each figure.
+    def _policy(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """π₀'s next-token probabilities (…, V) from its final hidden states (…, D), at the temperature of the draws."""
+        output: Any = load_model(
+            Path(self.policy), dtype=self.dtype, device=self.runtime.device
+        ).get_output_embeddings()
+        return lambda final: (output(final).float() / self.temperature).softmax(-1)
 
-    Args:
-        states: standardised states, (T+1, D) each.
-        scores: (N, M) z-scored rewards.
-    """
-    with torch.inference_mode():
-        values = [model(state).double().numpy() for state in states]  # (T+1, M) each
-    found: dict[str, float] = {}
-    for column, name in enumerate(names):
-        prefix = f"{name}_" if len(names) > 1 else ""
-        reward = scores[:, column].double().numpy()  # (N,)
-        everywhere = np.concatenate([v[:, column] for v in values])
-        repeated = np.repeat(reward, [len(v) for v in values])
-        found[f"{prefix}explained_variance"] = _explained(everywhere, repeated)
-        for place, share in (("start", 0.0), ("middle", 0.5), ("end", 1.0)):
-            there = np.array([v[int(share * (len(v) - 1)), column] for v in values])  # (N,)
-            found[f"{prefix}explained_variance_{place}"] = _explained(there, reward)
-            alike = len(np.unique(there)) < 2 or len(np.unique(reward)) < 2
-            rank = float("nan") if alike else float(spearmanr(there, reward).statistic)  # type: ignore[attr-defined]
-            found[f"{prefix}rank_correlation_{place}"] = rank
-    return found
-
-
-def _explained(values: np.ndarray, rewards: np.ndarray) -> float:
-    variance = float(rewards.var())
-    return 1 - float((rewards - values).var()) / variance if variance > 0 else float("nan")
+    def _save_trunk(self, out: Path, trunk: Trunk) -> str:
+        """The trunk's fingerprint, after it was saved beside the head where it is not π₀ itself."""
+        if self.model is None and not self.lora_rank:
+            return fingerprint(Path(self.policy))
+        source = Path(self.policy if self.model is None else self.model)
+        if self.lora_rank:
+            whole: Any = load_model(source, dtype=self.dtype, device=self.runtime.device)
+            whole.base_model.load_state_dict(trunk.model.state_dict(), strict=False)  # the layers above stay
+            whole.save_pretrained(out / "model")
+            trunk.tokenizer.save_pretrained(out / "model")
+        else:
+            shutil.copytree(source, out / "model")
+        return fingerprint(out / "model")

@@ -34,17 +34,28 @@ class ValueHead(nn.Module):
     """Values of M rewards from a hidden state, linear or with one hidden layer.
 
     `layer` indexes the model's `hidden_states`: 0 is the embeddings, the number of layers is the state after the final
-    norm. `mean` and `sd`, (M,), are the training rewards' own: reward = mean + sd · value. The output layer starts at
-    zero, so that an untrained head tilts nothing.
+    norm. `mean` and `sd`, (M,), are the training rewards' own: reward = mean + sd · value. `dtype` is the trunk's while
+    the head was trained (its states differ in another), `target` what it was trained on: `fudge` gives logits, to be
+    used as log σ. The output layer starts at zero, so that an untrained head tilts nothing.
     """
 
     mean: torch.Tensor
     sd: torch.Tensor
 
     def __init__(
-        self, *, size: int, rewards: Sequence[str], layer: int, head: str = "linear", width: int = 256, trunk: str = ""
+        self,
+        *,
+        size: int,
+        rewards: Sequence[str],
+        layer: int,
+        head: str = "linear",
+        width: int = 256,
+        trunk: str = "",
+        dtype: str = "",
+        target: str = "td_lambda",
     ) -> None:
         super().__init__()
+        self.dtype, self.target = dtype, target
         if head not in HEADS:
             raise BadInput("head", f"{head!r} is no kind of value head; choose one of {', '.join(HEADS)}")
         self.layer = layer
@@ -81,10 +92,12 @@ class ValueHead(nn.Module):
     def save(self, folder: Path) -> None:
         """Writes `value.json` and `value.safetensors`."""
         settings = {
+            "dtype": self.dtype,
             "head": self.head,
             "layer": self.layer,
             "rewards": list(self.rewards),
             "size": self.size,
+            "target": self.target,
             "trunk": self.trunk,
             "width": self.width,
         }

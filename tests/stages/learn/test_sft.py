@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from stages import records
 from stages.errors import BadInput
 from stages.language_model import load_model, load_tokenizer
-from stages.learn.sft import Exchange, FineTune, encode_references, response_nats
+from stages.learn.responses import Exchange, response_nats
+from stages.learn.sft import FineTune, encode_references
 from stages.records import Prompt
 from stages.runtime import Runtime
 

@@ -10,8 +10,11 @@ import torch
 from stages import records
 from stages.errors import BadInput
 from stages.language_model import load_model, load_tokenizer
-from stages.learn.value import TrainValue, heldout_quality
+from stages.learn.value import TrainValue
 from stages.learn.value_model import ValueHead, fingerprint
+from stages.learn.value_quality import heldout_quality
+from stages.learn.values import load_head, load_value
+from stages.learn.vocab_model import VocabHead
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
 
@@ -53,7 +56,7 @@ def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None,
         labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **(settings | fields)
     )
     stage.run(out)
-    return ValueHead.load(out)
+    return load_head(out)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="session")
@@ -113,28 +116,126 @@ def test_batch_rows_change_nothing_and_a_seed_fixes_everything(tmp_path: Path, l
     assert not torch.allclose(a, c, atol=1e-3)
 
 
-def test_rollouts_that_were_all_cut_are_trained_and_counted(
+def test_rollouts_that_were_all_cut_are_refused_unless_they_are_meant_to_be(
     tmp_path: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]]
 ):
-    train(toy_labels(tmp_path / "cut", finished=False), tiny_model, tmp_path / "out", figures[0])
+    cut = toy_labels(tmp_path / "cut", finished=False)
+    with pytest.raises(BadInput, match=r"^labels: all 240 rollouts were cut at the token limit"):
+        train(cut, tiny_model, tmp_path / "out")
+    train(cut, tiny_model, tmp_path / "out", figures[0], allow_truncated=True)
     assert figures[1]["truncated"] == 1
     assert figures[1]["explained_variance_end"] > 0.6
 
 
 def test_quality_by_hand():
-    # An untrained head says 0 everywhere: it explains nothing and ranks nothing.
-    model = ValueHead(size=2, rewards=["a"], layer=0)
-    states = [torch.zeros(3, 2), torch.ones(2, 2)]
-    found = heldout_quality(model, states, torch.tensor([[1.0], [-1.0]]), ["a"])
+    scores = torch.tensor([[1.0], [-1.0]])
+    # Values that are 0 everywhere explain nothing and rank nothing.
+    found = heldout_quality([np.zeros((3, 1)), np.zeros((2, 1))], scores, ["a"])
     assert found["explained_variance"] == 0
     assert np.isnan(found["rank_correlation_end"])
-    # V = first feature: 0 everywhere for r = 1, 1 everywhere for r = −1. By state r − V = (1, 1, 1, −2, −2):
+    # V = 0 everywhere for r = 1, 1 everywhere for r = −1. By state r − V = (1, 1, 1, −2, −2):
     # Var(r) = .96 and Var(r − V) = 2.16, so 1 − 2.25 = −1.25; the ranking is the wrong way round.
-    with torch.no_grad():
-        model.last.weight.copy_(torch.tensor([[1.0, 0.0]]))
-    found = heldout_quality(model, states, torch.tensor([[1.0], [-1.0]]), ["a"])
+    found = heldout_quality([np.zeros((3, 1)), np.ones((2, 1))], scores, ["a"])
     assert found["explained_variance"] == pytest.approx(-1.25)
     assert found["rank_correlation_start"] == pytest.approx(-1)
+
+
+def test_nothing_held_out_is_allowed(
+    tmp_path: Path, labels: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]]
+):
+    train(labels, tiny_model, tmp_path, figures[0], heldout=0.0, epochs=1)
+    assert (figures[1]["rollouts"], figures[1]["heldout_rollouts"]) == (240, 0)
+    assert "explained_variance" not in figures[1]
+
+
+START = list(range(5, 8))
+
+
+def ends(folder: Path, policy: Path) -> tuple[float, float]:
+    """Values in the reward's own unit after three good tokens, and after three bad ones."""
+    value = load_value(folder, policy)
+    return tuple(float(value.states(START, [token] * 3 + [EOS])[-1, 0]) for token in (GOOD, BAD))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("fields", [{}, {"target": "td_lambda", "td_lambda": 0.5}, {"target": "bellman"}])
+def test_a_head_over_the_vocabulary_learns_every_next_token_s_value(
+    tmp_path: Path, labels: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]], fields: dict
+):
+    train(labels, tiny_model, tmp_path, figures[0], head="vocab", **fields)
+    good, bad = ends(tmp_path, tiny_model)
+    assert good > bad + 0.5  # the rewards are 1 and 0
+    assert figures[1]["rank_correlation_end"] > 0.7
+    head = load_head(tmp_path)
+    assert isinstance(head, VocabHead)
+    assert (head.target, head.dtype) == (fields.get("target", "td_lambda"), "float32")
+
+
+def test_fudge_gives_the_log_odds_of_a_reward_above_the_mean(tmp_path: Path, labels: Path, tiny_model: Path):
+    head = train(labels, tiny_model, tmp_path, target="fudge")
+    value = load_value(tmp_path, tiny_model)
+    logits = (value.states(START, [GOOD] * 3 + [EOS]) - float(head.mean)) / float(head.sd)
+    assert logits[-1, 0] > 2  # nearly certain
+    assert head.target == "fudge"
+
+
+def test_the_soft_value_lies_above_the_mean_value(tmp_path: Path, labels: Path, tiny_model: Path):
+    # By Jensen η·log E exp(r/η) ≥ E r, most of all before the first token, where the reward is widest open.
+    start = []
+    for target in ("td_lambda", "soft"):
+        train(labels, tiny_model, tmp_path / target, target=target, **{"td_lambda": 1.0})
+        start.append(float(load_value(tmp_path / target, tiny_model).states(START, [EOS])[0, 0]))
+    assert start[1] > start[0]
+    assert "not the value of VAS" in (tmp_path / "soft" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("fields", [{"lora_rank": 4, "epochs": 3}, {"lora_rank": 4, "head": "vocab", "epochs": 3}])
+def test_an_adapted_trunk_is_saved_beside_its_head(
+    tmp_path: Path, labels: Path, tiny_model: Path, figures: tuple[Runtime, dict[str, float]], fields: dict
+):
+    train(labels, tiny_model, tmp_path, figures[0], **fields)
+    changed = load_model(tmp_path / "model", dtype="float32", device="cpu").state_dict()
+    before = load_model(tiny_model, dtype="float32", device="cpu").state_dict()
+    moved = {name.split(".")[2] for name in before if not torch.equal(before[name], changed[name])}
+    assert moved == {"0", "1"}  # hidden state 2 is read: the third layer lies above it
+    good, bad = ends(tmp_path, tiny_model)
+    assert good > bad + 0.3
+    assert figures[1]["rank_correlation_end"] > 0.7
+    assert load_head(tmp_path).trunk == fingerprint(tmp_path / "model")
+
+
+def test_another_model_may_be_the_trunk_if_it_reads_the_same_tokens(
+    tmp_path: Path, labels: Path, tiny_model: Path, make_tiny_model: Callable[..., Path]
+):
+    small = make_tiny_model(tmp_path / "small", seed=3, layers=2, hidden=16)
+    train(labels, tiny_model, tmp_path / "out", model=small, layer=2)
+    good, bad = ends(tmp_path / "out", tiny_model)
+    assert good > bad + 0.3
+    assert load_value(tmp_path / "out").trunk.size == 16
+    words = load_tokenizer(small)
+    words.add_tokens(["<extra>"])
+    words.save_pretrained(small)
+    with pytest.raises(BadInput, match=r"^model: .*small has another vocabulary than"):
+        train(labels, tiny_model, tmp_path / "out", model=small, layer=2)
+
+
+def test_one_call_opens_a_value_and_reads_text(
+    tmp_path: Path, labels: Path, tiny_model: Path, make_tiny_model: Callable[..., Path]
+):
+    train(labels, tiny_model, tmp_path, rewards=["other", "proxy"], epochs=2)
+    value = load_value(tmp_path, tiny_model)
+    found = value.score("the film ", " is dull")
+    tokens = len(load_tokenizer(tiny_model)(" is dull")["input_ids"])
+    assert found.shape == (tokens + 1, 2)
+    assert found.sum(1) == pytest.approx([10] * len(found), abs=0.05)  # other = 10 − proxy
+    card = (tmp_path / "README.md").read_text()
+    assert "load_value" in card
+    assert "- td_lambda: 0.95" in card
+    assert str(tmp_path) not in card
+    with pytest.raises(BadInput, match=r"^policy: .*give the folder of π₀"):
+        load_value(tmp_path)
+    other = make_tiny_model(tmp_path / "other", seed=9)
+    with pytest.raises(BadInput, match=r"^policy: .*is not the model that the value"):
+        load_value(tmp_path, other)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +247,12 @@ def test_quality_by_hand():
         ({"head": "tree"}, r"^head: 'tree'"),
         ({"td_lambda": 1.2}, r"^td_lambda: 1.2 is not between"),
         ({"heldout": 1.0}, r"^heldout: 1.0 is no share"),
+        ({"heldout": -0.1}, r"^heldout: -0.1 is no share"),
+        ({"target": "q"}, r"^target: 'q' is no target; choose one of td_lambda, fudge, soft, bellman"),
+        ({"target": "bellman"}, r"^target: CD's Bellman target .* needs head=vocab"),
+        ({"head": "vocab", "rewards": ["proxy", "other"]}, r"^rewards: a head over the vocabulary learns one"),
+        ({"eta": 0.0}, r"^eta: 0.0 is not positive"),
+        ({"lora_rank": 4, "top_layers": 3}, r"^top_layers: 3 is not 0 \(all\) to 2"),
     ],
 )
 def test_bad_settings_are_one_line(tmp_path: Path, labels: Path, tiny_model: Path, fields: dict, message: str):

@@ -1,0 +1,254 @@
+"""The processes of a training on several devices (DDP), started by the stage itself.
+
+The first process runs the stage as always. `together` starts the others as `python -m stages.learn.ranks`: each builds
+the same stage from its configuration, reads the same data, trains its share of every batch and leaves before anything
+is written. (Lightning would start the others by the command line of this process, which may be a whole sweep's.)
+
+A process that dies ends them all: the others' collectives fail, the first process names the dead one, and since the
+others' standard input ends with the first process, none is left behind.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.environments import ClusterEnvironment
+
+from stages.errors import BadInput
+from stages.runtime import Runtime
+
+LOCAL = "127.0.0.1"
+
+
+class RankDied(RuntimeError):
+    """A process of the group ended before its work was done."""
+
+
+@dataclasses.dataclass
+class Group:
+    """The processes that train together; one of them where there is nothing to share."""
+
+    size: int = 1
+    rank: int = 0
+    port: int = 0
+    others: list["subprocess.Popen[bytes]"] = dataclasses.field(default_factory=list)
+    errors: list[Path] = dataclasses.field(default_factory=list)
+    """Where the other processes' output goes."""
+    signal: Any = None
+    """Where one of the other processes says that it is ready."""
+
+    def backend(self, kind: str) -> str:
+        """Of the collectives between devices of a kind."""
+        return torch.distributed.get_default_backend_for_device(kind)
+
+    @contextlib.contextmanager
+    def training(self, runtime: Runtime) -> Iterator[None]:
+        """Inside, all processes of the group have arrived; behind it, they are free of each other."""
+        if self.size == 1:
+            yield
+            return
+        if self.rank:
+            print("ready", file=self.signal, flush=True)
+        else:
+            self._wait(runtime)
+        try:
+            yield
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+    def _wait(self, runtime: Runtime) -> None:
+        """Until every other process says that it is ready; one that died is an error instead of a long wait."""
+        with selectors.DefaultSelector() as waiting:
+            for process in self.others:
+                assert process.stdout is not None
+                waiting.register(process.stdout, selectors.EVENT_READ)
+            while waiting.get_map():
+                for key, _ in waiting.select(0.5):
+                    if not key.fileobj.readline():  # type: ignore[union-attr]
+                        raise RankDied("a process ended before the training")
+                    waiting.unregister(key.fileobj)
+                runtime.progress(0, 1, "waiting for the other processes")
+
+    def verdict(self) -> str:
+        """Which process died and its last line; empty where none did."""
+        for rank, (process, errors) in enumerate(zip(self.others, self.errors, strict=True), 1):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+            if process.returncode:
+                code = process.returncode
+                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                lines = errors.read_text(errors="replace").strip().splitlines()
+                return f"process {rank} of {self.size} ended by {how}" + (f": {lines[-1]}" if lines else "")
+        return ""
+
+
+class RankEnvironment(ClusterEnvironment):
+    """Tells Lightning who is in the group; it starts no process of its own."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return True
+
+    @property
+    def main_address(self) -> str:
+        return LOCAL
+
+    @property
+    def main_port(self) -> int:
+        return self.group.port
+
+    @staticmethod
+    def detect() -> bool:
+        return False
+
+    def world_size(self) -> int:
+        return self.group.size
+
+    def set_world_size(self, size: int) -> None:
+        pass
+
+    def global_rank(self) -> int:
+        return self.group.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        pass
+
+    def local_rank(self) -> int:
+        return self.group.rank
+
+    def node_rank(self) -> int:
+        return 0
+
+
+def group_of(runtime: Runtime) -> Group:
+    return getattr(runtime, "group", None) or Group()
+
+
+@contextlib.contextmanager
+def together(stage: Any) -> Iterator[Group]:
+    """The group that trains this stage: started here by its first process, where its runtime wants several devices.
+
+    Only rank 0 may write or report. Raises RankDied where another process died.
+    """
+    runtime = stage.runtime
+    wanted = getattr(runtime, "devices", 1)
+    if wanted <= 1 or runtime.group is not None:
+        yield group_of(runtime)
+        return
+    runtime.check()
+    threads = torch.get_num_threads()
+    each = max(1, threads // wanted)
+    with tempfile.TemporaryDirectory(prefix="ranks") as folder:
+        group = Group(size=wanted, port=_free_port())
+        try:
+            torch.set_num_threads(each)
+            for rank in range(1, wanted):
+                _start(stage, group, rank, each, Path(folder))
+            runtime.group = group
+            yield group
+            for process in group.others:
+                process.wait(60)
+            if dead := group.verdict():
+                raise RankDied(dead)
+        except BadInput:
+            raise
+        except Exception as error:
+            if dead := group.verdict():
+                raise RankDied(dead) from error
+            raise
+        finally:
+            runtime.group = None
+            torch.set_num_threads(threads)
+            for process in group.others:
+                process.kill()
+                process.wait()
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        pipe.close()
+
+
+def _start(stage: Any, group: Group, rank: int, threads: int, folder: Path) -> None:
+    spec = folder / f"{rank}.json"
+    spec.write_text(json.dumps({"stage": described(stage), "size": group.size, "rank": rank, "port": group.port}))
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
+    group.errors.append(folder / f"{rank}.log")
+    with group.errors[-1].open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stages.learn.ranks", str(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            bufsize=0,
+            env=environment,
+        )
+    group.others.append(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind((LOCAL, 0))
+        return int(free.getsockname()[1])
+
+
+def described(value: Any) -> Any:
+    """A dataclass as its configuration: `_target_` and its fields, what is no plain value (a handle) left out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kept = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        plain = {k: described(v) for k, v in kept.items() if not callable(v) or dataclasses.is_dataclass(v)}
+        return {"_target_": f"{type(value).__module__}.{type(value).__qualname__}"} | plain
+    if isinstance(value, dict):
+        return {str(k): described(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(v) for v in value]
+    return {"_path_": str(value.absolute())} if isinstance(value, Path) else value
+
+
+def rebuilt(value: Any) -> Any:
+    """The inverse of `described`."""
+    if isinstance(value, list):
+        return [rebuilt(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "_path_" in value:
+        return Path(value["_path_"])
+    built = {k: rebuilt(v) for k, v in value.items() if k != "_target_"}
+    if "_target_" not in value:
+        return built
+    module, _, name = value["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)(**built)
+
+
+def main(spec: Path) -> None:
+    """One of the other processes: the stage from its configuration, without a place to write to."""
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(143)), daemon=True).start()  # ends with the first
+    signal_out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what is printed goes to the log
+    loaded = json.loads(spec.read_text())
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    stage = rebuilt(loaded["stage"])
+    stage.runtime.group = Group(size=loaded["size"], rank=loaded["rank"], port=loaded["port"], signal=signal_out)
+    stage.run(Path(os.devnull))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
