@@ -1,5 +1,6 @@
 """Fixtures of the fast tests: a tiny random Llama with a real tokenizer, made here from text of our own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ SENTENCES = [
 ]
 
 
-def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 3, hidden: int = 32, context: int = 256) -> Path:
+def build_tiny_model(
+    folder: Path, *, seed: int = 0, layers: int = 3, hidden: int = 32, context: int = 256, vocabulary: int = 400
+) -> Path:
     """A random fp32 Llama and a trained BPE tokenizer (EOS `<|im_end|>`, pad `<|endoftext|>`), saved as a HF folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -28,7 +31,7 @@ def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 3, hidden: in
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=400,
+        vocab_size=vocabulary,
         special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -62,3 +65,9 @@ def build_tiny_model(folder: Path, *, seed: int = 0, layers: int = 3, hidden: in
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("tiny_model"))
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model() -> Callable[..., Path]:
+    """`make_tiny_model(folder, seed=0, layers=3, hidden=32, context=256, vocabulary=400)` → the folder."""
+    return build_tiny_model

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from stages.decode.engine import Engine, Response
-from stages.decode.guides import TokenGuide, Unguided
+from stages.decode.guides import TokenGuide
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
 from stages.decode.search import BestOf
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_room
 from stages.records import Generation, Prompt, read, write
@@ -87,18 +88,18 @@ class Decode:
         prompts = read_parts(self.prompts, self.parts)
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
-        steering = Unguided(self.sampling.greedy) if self.guide is None else self.guide.open(policy, self.sampling)
+        terms = Terms() if self.guide is None else self.guide.open(policy, self.sampling)
         engine = Engine(
             policy,
             self.sampling,
-            steering,
+            terms,
             seed=self.seed,
             rows=self.runtime.rows,
             progress=self.runtime.progress,
         )
         begun = time.perf_counter()
         each = 1 if self.search is None else self.search.n
-        responses = engine.run(encoded, self.samples * each)
+        responses = engine.run(encoded, self.samples * each, prompts)
         if self.search is not None:
             responses = self.search.choose(prompts, responses)
         seconds = time.perf_counter() - begun

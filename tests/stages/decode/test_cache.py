@@ -56,13 +56,13 @@ def fresh(policy: Policy, ids: list[int], layer: int) -> tuple[Tensor, Tensor]:
 
 def assert_step_is_fresh(policy: Policy, prefixes: list[list[int]], ids: Tensor, cache, layer: int) -> None:
     """Every candidate's logits and hidden state equal those of a fresh forward over prefix + candidate."""
-    out = policy.step(ids, cache, layer)
+    out = policy.step(ids, cache, [layer])
     logits = policy.logits(out.last)
     for row, prefix in enumerate(prefixes):
         for column, token in enumerate(ids[row].tolist()):
             expected_logits, expected_hidden = fresh(policy, [*prefix, token], layer)
             assert (logits[row, column] - expected_logits).abs().max() <= TOLERANCE * expected_logits.abs().max()
-            assert (out.read[row, column] - expected_hidden).abs().max() <= TOLERANCE * expected_hidden.abs().max()
+            assert (out.read[0][row, column] - expected_hidden).abs().max() <= TOLERANCE * expected_hidden.abs().max()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
@@ -75,11 +75,11 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
 
     a, b, c = tokens(7).tolist(), tokens(2).tolist(), tokens(11).tolist()
     cache = policy.cache(rows=4, capacity=24)
-    source, out = policy.prefill([a, b], layer)
+    source, out = policy.prefill([a, b], [layer])
     for row, prompt in enumerate((a, b)):
         logits, hidden = fresh(policy, prompt, layer)
         assert torch.allclose(policy.logits(out.last[row, 0]), logits, atol=TOLERANCE * float(logits.abs().max()))
-        assert torch.allclose(out.read[row, 0], hidden, atol=TOLERANCE * float(hidden.abs().max()))
+        assert torch.allclose(out.read[0][row, 0], hidden, atol=TOLERANCE * float(hidden.abs().max()))
     cache.settle(7)
     cache.enter(source, [0, 1, 1])  # two samples of b
     prefixes = [list(a), list(b), list(b)]
@@ -97,7 +97,7 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
     cache.select([2, 1])  # the first row has finished, the last fills its place
     prefixes = [prefixes[2], prefixes[1]]
     step(3)
-    source, _ = policy.prefill([c], layer)
+    source, _ = policy.prefill([c], [layer])
     cache.settle(max(cache.longest(), len(c)))  # to the right: 5 tokens so far, the new prompt has 11
     cache.enter(source, [0])
     prefixes.append(list(c))
@@ -114,7 +114,7 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
 def test_a_prompt_longer_than_the_rows_that_enter_does_not_disturb_them(policy: Policy) -> None:
     """One prefill of a long and a short prompt; only the short one enters, where the long one would not fit."""
     long, short = list(range(3, 14)), [20, 21]
-    source, _ = policy.prefill([long, short], None)
+    source, _ = policy.prefill([long, short])
     cache = policy.cache(rows=1, capacity=8)
     cache.settle(2)
     cache.enter(source, [1])
@@ -125,7 +125,7 @@ def test_a_prompt_longer_than_the_rows_that_enter_does_not_disturb_them(policy: 
 def test_select_may_permute_and_repeat_rows(policy: Policy) -> None:
     """What a chunk boundary of a search with several beams needs."""
     rows = [[5, 6, 7], [8, 9], [10]]
-    source, _ = policy.prefill(rows, None)
+    source, _ = policy.prefill(rows)
     cache = policy.cache(rows=3, capacity=8)
     cache.settle(3)
     cache.enter(source, [0, 1, 2])
