@@ -147,11 +147,14 @@ class Engine:
         drawn = [uniforms(self.seed, self.prompts[prompt][0], sample, limit) for prompt, sample in entering]
         self.draws = np.concatenate([self.draws, np.stack(drawn)])
         for prompt, sample in entering:
-            response = Response(prompt, sample)
+            response = self._response(prompt, sample)
             if sample == 0:
                 response.tokens = sum(len(lane.prompts[prompt]) for lane in self.lanes.all)
                 response.flops = sum(lane.prompt_flops(prompt) for lane in self.lanes.all)
             self.live.append(response)
+
+    def _response(self, prompt: int, sample: int) -> Response:
+        return Response(prompt, sample)
 
     def _prefill(self, wanted: list[int]) -> None:
         lanes = [lane.prefill(wanted) for lane in self.lanes.all]

@@ -41,6 +41,8 @@ class Lane:
         self.wants_logits = False
         self.eager = False
         """Forwards every token as it is drawn; else a whole chunk at once (`chunk_lane.py`)."""
+        self.own_tokens = False
+        """Has another vocabulary: reads responses as text."""
         self.prompts: list[list[int]] = []
         self.logits: Tensor | None = None  # (R, V)
         self.read: tuple[Tensor, ...] = ()  # (R, D) each
@@ -123,28 +125,32 @@ class Lanes:
     def join(self, model: CausalLM | None, field: str, *, eager: bool) -> Lane:
         """The lane of a model; the policy's own for null and for the policy's folder. `field` is the model's key.
 
-        Raises BadInput where the model cannot be loaded or has another vocabulary than the policy: both are named.
+        Where every token is forwarded as it is drawn (`eager`) the vocabulary must be the policy's; what only scores
+        chunks reads text where it is not. Raises BadInput where the model cannot be loaded or has another vocabulary:
+        both are named.
         """
         if model is None or Path(model.folder).resolve() == Path(self.base.policy.folder).resolve():
             return self.base
         key = (Path(model.folder).resolve(), model.quantisation)
         if key not in self._known:
             lane = Lane(model.load(str(self.base.device), field))
-            self._require_vocabulary(lane.policy, f"{field}.folder")
+            mine, theirs = self.base.policy.tokenizer, lane.policy.tokenizer
+            lane.own_tokens = mine.get_vocab() != theirs.get_vocab()
             self._known[key] = lane
             self.all.append(lane)
         lane = self._known[key]
+        if eager and lane.own_tokens:
+            self._refuse_vocabulary(lane.policy, f"{field}.folder")
         lane.eager = lane.eager or eager
         return lane
 
-    def _require_vocabulary(self, other: Policy, field: str) -> None:
-        mine, theirs = self.base.policy.tokenizer.get_vocab(), other.tokenizer.get_vocab()
-        if mine != theirs:
-            raise BadInput(
-                field,
-                f"the vocabulary of {other.folder} ({len(theirs)} tokens) is not that of the policy "
-                f"{self.base.policy.folder} ({len(mine)} tokens); token by token they cannot be combined",
-            )
+    def _refuse_vocabulary(self, other: Policy, field: str) -> None:
+        mine, theirs = len(self.base.policy.tokenizer.get_vocab()), len(other.tokenizer.get_vocab())
+        raise BadInput(
+            field,
+            f"the vocabulary of {other.folder} ({theirs} tokens) is not that of the policy {self.base.policy.folder} "
+            f"({mine} tokens); token by token they cannot be combined",
+        )
 
     @property
     def eager(self) -> list[Lane]:
@@ -155,6 +161,8 @@ class Lanes:
         (None: the policy's tokens). Raises BadInput where one leaves no room for `limit` tokens."""
         for lane in self.all:
             lane.prompts = [list(ids) for ids in encoded]
+            if lane.own_tokens and asked is None:
+                raise ValueError("a model with another vocabulary needs the prompts' text")
             if lane is not self.base and asked is not None:
                 lane.prompts = [encode_prompt(lane.policy.tokenizer, prompt) for prompt in asked]
                 lengths = {prompt.id: len(ids) for prompt, ids in zip(asked, lane.prompts, strict=True)}

@@ -144,6 +144,11 @@ class VocabValues:
         """(…, V) float32 β·Q of states (…, D)."""
         return transformed(self.head(read[self.place]), self.transform) * self.beta
 
+    def of(self, read: tuple[Tensor, ...], token: Tensor) -> Tensor:
+        """(R,) float32 β·Q(s, a) of states (R, D) and one token each, (R,)."""
+        hidden, last = read[self.place].float(), self.head.last
+        return transformed((hidden * last.weight[token]).sum(dim=1) + last.bias[token], self.transform) * self.beta
+
     def tilt(self, base: Base, sampling: Sampling) -> Tensor:
         """(R, V) float32: β·(Q − c) of the candidates, c their mean; 0 for other tokens, −inf for `drop`."""
         values = self.values(self.lane.read).to(base.weights.device)  # (R, V)
@@ -173,11 +178,11 @@ def open_vocab_values(
     folder = Path(folder)
     head = VocabHead.load(folder, field=f"{field}.folder")
     lane = trunk_lane(lanes, folder, model, head.trunk, field, eager=eager)
-    policy = lanes.base.policy
+    policy = lane.policy if lane.own_tokens else lanes.base.policy
     if head.vocabulary != policy.vocabulary:
         raise BadInput(
             f"{field}.folder",
-            f"the value model in {folder} scores {head.vocabulary} tokens, but the policy {policy.folder} has "
-            f"{policy.vocabulary}; train one for this policy",
+            f"the value model in {folder} scores {head.vocabulary} tokens, but the model {policy.folder} has "
+            f"{policy.vocabulary}; train one for it",
         )
     return VocabValues(str(folder), lane, head.to(lane.device), beta, transform, k, outside)
