@@ -292,10 +292,10 @@ def measure_peak(folder: Path, head: Path) -> None:
     score = scorers.Explicit(head).open(lanes)
     engine = ChunkEngine(policy, sampling, Terms(lanes), score, beams=4, successors=4, chunk=5, seed=0, rows=128)
     engine.run([(str(index), ids) for index, ids in enumerate(tokens(8, PREFIX))], 1)
-    config, cache = policy.config, lanes.base.cache
+    config = policy.config
     weights = sum(p.numel() * p.element_size() for p in policy.model.parameters())
     per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
-    arithmetic = weights + per_slot * 128 * cache.capacity
+    arithmetic = weights + per_slot * 128 * (PREFIX + 32)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"peak": after - before, "arithmetic": arithmetic}))
 

@@ -109,7 +109,7 @@ def test_what_was_done_before_memory_ran_out_is_kept(tiny_model: Path, prompts: 
 def test_a_single_row_that_does_not_fit_is_an_error(tiny_model: Path, prompts: Prompts) -> None:
     policy = CausalLM(tiny_model).load("cpu")
     policy.step = Crowded(policy, 0, ERRORS[0])  # type: ignore[method-assign]
-    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
         Engine(policy, Sampling(), Terms(), seed=0, rows=4).run(prompts, 1)
 
 
@@ -132,5 +132,5 @@ def test_a_search_shrinks_by_whole_groups(tiny_model: Path, prompts: Prompts, he
         rows = search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)
     assert tokens(rows) == tokens(expected)
     policy.step = Crowded(free, 3, ERRORS[0])  # type: ignore[method-assign]
-    with pytest.warns(UserWarning), pytest.raises(torch.OutOfMemoryError):
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
         search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)

@@ -1,4 +1,4 @@
-"""Exact KL on a tabular MDP: four tokens, three steps, every prefix a row; dynamic programming against all 64 leaves."""
+"""Exact KL on a tabular MDP of four tokens and three steps: dynamic programming over prefixes against all 64 leaves."""
 
 import itertools
 import math
