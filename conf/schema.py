@@ -146,6 +146,18 @@ class SftPolicy(Policy):
 
 
 @dataclass
+class Tuned:
+    """The tuned model of implicit guidance, π₀ being the untuned one: `folder` refers to it, `train` makes it."""
+
+    folder: str = MISSING
+    train: Any = None
+    best_rollouts: Any = None
+    best: int = bounded(1, "a positive number of responses", least=1)
+    learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
+    epochs: float = bounded(1.0, "a positive number of passes", above=0)
+
+
+@dataclass
 class Reward:
     """`scorer` judges, `train` is the stage that makes it, `asset` the stage that brings what training starts from."""
 
@@ -194,6 +206,35 @@ class ScalarGuided(Method):
     k: int = bounded(20, "a positive number of candidates", least=1)
     outside: str = bounded("mean", "one of mean, prefix, drop", choices=("mean", "prefix", "drop"))
     force_eos_candidate: bool = False
+    compat: str = bounded("", "official, or empty", choices=("", "official"))
+
+
+@dataclass
+class ImplicitGuided(Method):
+    weight: float = bounded(1.0, "a finite weight, 0 or more", least=0)
+
+
+@dataclass
+class Chunked(Method):
+    """Chunk search: W beams, K successors, compared every L tokens."""
+
+    beams: int = bounded(4, "a positive number of beams", least=1)
+    successors: int = bounded(4, "a positive number of successors", least=1)
+    chunk: int | None = bounded(5, "a positive number of tokens", least=1)
+    length_normalised: bool = False
+    compat: str = bounded("", "official, or empty", choices=("", "official"))
+
+
+@dataclass
+class Ivg(Chunked):
+    token_by: str = bounded("implicit", "one of implicit, explicit, none", choices=("implicit", "explicit", "none"))
+    chunk_by: str = bounded("explicit", "one of implicit, explicit, none", choices=("implicit", "explicit", "none"))
+    guides: dict[str, Any] = field(default_factory=dict)
+    scorers: dict[str, Any] = field(default_factory=dict)
+    tuned: Any = MISSING
+    weight: float = bounded(1.0, "a finite weight, 0 or more", least=0)
+    beta: float = bounded(1.0, "a finite strength, 0 or more", least=0)
+    k: int = bounded(10, "a positive number of candidates", least=1)
 
 
 @dataclass
@@ -250,6 +291,7 @@ class Sampling:
     min_p: float = bounded(0.0, "a probability between 0 and 1", least=0, most=1)
     greedy: bool = False
     max_new_tokens: int = bounded(32, "a positive number of tokens", least=1)
+    stop: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -306,7 +348,15 @@ def register_schemas() -> None:
         "policy": {"base": Policy, "sft": SftPolicy, "dpo": DpoPolicy, "ppo": PpoPolicy},
         "reward": {"base": Reward},
         "value": {"base": Value},
-        "method": {"base": Method, "best_of": BestOf, "scalar_guided": ScalarGuided},
+        "method": {
+            "base": Method,
+            "best_of": BestOf,
+            "scalar_guided": ScalarGuided,
+            "implicit": ImplicitGuided,
+            "chunked": Chunked,
+            "ivg": Ivg,
+        },
+        "tuned": {"base": Tuned},
         "judge": {"base": Judge, "reward": RewardJudge, "api": ApiJudge},
         "sampling": {"base": Sampling},
         "rollouts": {"base": Rollouts},

@@ -128,7 +128,59 @@ class RowCache(Cache):
             return sliding
         return {kind: sliding if kind == "sliding_attention" else full for kind in self.kinds}
 
+    def sequences(self, cropped: Tensor, counts: Tensor, width: int) -> tuple[Tensor, Mask]:
+        """Positions (R, F) and mask (R, 1, F, length + F) of `counts` (R,) new tokens a row, one after the other.
+
+        They stand at the end of F slots, what is left of them is padding; of what the cache holds the last `cropped`
+        (R,) tokens a row no longer count.
+        """
+        starts, end = self.starts[: self.active], self.length + width
+        slots = self.slots[None, :end]  # (1, S)
+        kept = self.length - cropped - starts  # (R,) tokens that stay
+        first = end - counts  # (R,) slot of the first new token
+        old = (slots - starts[:, None]).masked_fill(
+            (slots < starts[:, None]) | (slots >= (self.length - cropped)[:, None]), -1
+        )
+        new = (slots - first[:, None] + kept[:, None]).masked_fill(slots < first[:, None], -1)
+        keys = torch.where(slots < self.length, old, new)  # (R, S) position of each slot, −1: nothing there
+        queries = keys[:, self.length :]  # (R, F)
+        seen = (keys >= 0)[:, None] & (keys[:, None] <= queries[:, :, None])  # (R, F, S)
+        near = seen if self.window is None else seen & (queries[:, :, None] - keys[:, None] < self.window)
+        full, sliding = ((~m)[:, None].to(self.padding.dtype) * self.minimum for m in (seen, near))
+        positions = queries.clamp(min=0)
+        if self.kinds is None:
+            return positions, sliding
+        return positions, {kind: sliding if kind == "sliding_attention" else full for kind in self.kinds}
+
     # what changes the rows
+
+    def append(self, width: int) -> None:
+        """The F new tokens of `sequences` have gone through the model; gaps are closed by `slide`."""
+        self._move(self.length + width, self.active)
+
+    def slide(self, row: int, end: int, by: int) -> None:
+        """Moves a row's tokens [start, end) to the right by `by` slots, over a gap or cropped tokens."""
+        begin = int(self.starts[row])
+        for layer in self.layers:
+            for tensor in layer.tensors:  # the clone: source and target overlap
+                tensor[row, :, begin + by : end + by] = tensor[row, :, begin:end].clone()
+        self.starts[row] += by
+        self._mark(slice(row, row + 1))
+
+    def grow(self, capacity: int) -> None:
+        """Room for at least `capacity` slots."""
+        if (more := capacity - self.capacity) <= 0:
+            return
+        more = max(more, self.capacity // 4)
+        for layer in self.layers:
+            layer.capacity += more
+            if layer.is_initialized:
+                keys, values = layer.tensors
+                layer.keys = torch.nn.functional.pad(keys, (0, 0, 0, more))
+                layer.values = torch.nn.functional.pad(values, (0, 0, 0, more))
+        self.capacity += more
+        self.slots = torch.arange(self.capacity, device=self.slots.device)
+        self.padding = torch.nn.functional.pad(self.padding, (0, more))
 
     def begin(self, lengths: Sequence[int]) -> None:
         """Empties the cache for prompts of these lengths, left-padded to the longest."""

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from stages.decode.engine import Engine, Response
-from stages.decode.guides import TokenGuide, Unguided
+from stages.decode.guides import TokenGuide
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
-from stages.decode.search import BestOf
+from stages.decode.search import Search
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_room
 from stages.records import Generation, Prompt, read, write
@@ -71,7 +72,7 @@ class Decode:
     """The method's strength and size, for tables: `{"beta": 4.0, "k": 20}`."""
     sampling: Sampling
     guide: TokenGuide | None = None
-    search: BestOf | None = None
+    search: Search | None = None
     samples: int = 1
     seed: int = 0
     runtime: Runtime = field(default_factory=Runtime)
@@ -87,20 +88,15 @@ class Decode:
         prompts = read_parts(self.prompts, self.parts)
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
-        steering = Unguided(self.sampling.greedy) if self.guide is None else self.guide.open(policy, self.sampling)
-        engine = Engine(
-            policy,
-            self.sampling,
-            steering,
-            seed=self.seed,
-            rows=self.runtime.rows,
-            progress=self.runtime.progress,
-        )
+        terms = Terms() if self.guide is None else self.guide.open(policy, self.sampling)
         begun = time.perf_counter()
-        each = 1 if self.search is None else self.search.n
-        responses = engine.run(encoded, self.samples * each)
-        if self.search is not None:
-            responses = self.search.choose(prompts, responses)
+        settings: dict[str, Any] = {"seed": self.seed, "rows": self.runtime.rows, "progress": self.runtime.progress}
+        if self.search is None:
+            responses = Engine(policy, self.sampling, terms, **settings).run(encoded, self.samples, prompts)
+        else:
+            responses = self.search.decode(
+                policy, self.sampling, terms, prompts, encoded, samples=self.samples, **settings
+            )
         seconds = time.perf_counter() - begun
         generations = [self._generation(prompts[row.prompt], row, seconds / len(responses)) for row in responses]
         write(Path(out) / "generations.parquet", Generation, generations)
@@ -108,8 +104,9 @@ class Decode:
 
     def _kl(self, response: Response) -> tuple[float, str]:
         """KL of the sequence and its kind; nan, `none` where no closed form holds."""
-        if self.search is not None:  # the bound is one against the policy that drew the n samples
-            return (self.search.kl(), "bound") if self.guide is None else (math.nan, "none")
+        if self.search is not None and self.search.selects:  # a bound is one against the policy that drew the samples
+            bound = self.search.kl() if self.guide is None else math.nan
+            return bound, "none" if math.isnan(bound) else "bound"
         if self.sampling.greedy and self.guide is not None:  # two point masses
             return math.nan, "none"
         return response.kl, "exact"

@@ -1,21 +1,23 @@
 """The one loop that decodes: rows enter, step together, finish at EOS or the limit, and others take their places.
 
-A row is one sample of one prompt. At most `rows` of them step together; with a guide each step forwards rows·F tokens
-(F = k candidates and one from outside them). A prompt is encoded once, whatever the number of its samples.
+A row is one sample of one prompt. At most `rows` of them step together; with candidates each step forwards rows·F
+tokens (F = k candidates and one from outside them). A prompt is encoded once, whatever the number of its samples.
+Chunk search (`chunk.py`) is this loop with rows in groups.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from stages.decode.cache import RowCache
-from stages.decode.guides import Choice, Steering
-from stages.decode.policy import Forward, Policy
-from stages.decode.sampling import Base, NotFinite, Sampling, uniforms
+from stages.decode.lanes import Lanes, Ready
+from stages.decode.policy import Policy
+from stages.decode.sampling import NotFinite, Sampling, uniforms
+from stages.decode.steering import Choice, Steering, Terms
+from stages.records import Prompt
 
 REFILL_SHARE = 4
 """New rows enter when a quarter of the places is free: a prefill a finished row would cost more than it saves."""
@@ -45,147 +47,177 @@ class Response:
     """The run's wall time ÷ its rows."""
 
 
-@dataclass
-class _Prefilled:
-    """A prompt in the cache of its prefill, until all its samples have entered."""
-
-    cache: RowCache
-    row: int
-    logits: Tensor
-    """(V,)"""
-    prefix: Tensor
-    """(D,) hidden state of the last prompt token, at the guide's layer."""
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device has refused memory (torch's CPU allocator raises a plain RuntimeError)."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 class Engine:
-    """Decodes with one policy and one guide. Results do not depend on `rows` beyond floating-point rounding."""
+    """Decodes with one policy under a guide's terms. Results do not depend on `rows` beyond floating-point rounding."""
 
     def __init__(
         self,
         policy: Policy,
         sampling: Sampling,
-        steering: Steering,
+        terms: Terms,
         *,
         seed: int,
         rows: int,
         progress: Callable[..., None] | None = None,
     ) -> None:
-        self.policy, self.sampling, self.steering = policy, sampling, steering
+        self.policy, self.sampling = policy, sampling
+        self.lanes = terms.lanes or Lanes(policy)
+        self.steering = Steering(terms, self.lanes, sampling)
         self.seed, self.rows = seed, max(1, rows)
         self.progress = progress
         self.told = 0.0
+        self.keeps_last = False
+        """Whether the token that ends a row is forwarded too, because something reads the state after it."""
 
     @torch.inference_mode()
-    def run(self, prompts: Sequence[tuple[str, Sequence[int]]], samples: int) -> list[Response]:
+    def run(
+        self, prompts: Sequence[tuple[str, Sequence[int]]], samples: int, asked: Sequence[Prompt] | None = None
+    ) -> list[Response]:
         """Decodes samples 0 … samples − 1 of each (prompt id, token ids); ordered by prompt, then sample.
 
-        Raises FloatingPointError naming the model, the prompt and the step where logits or values are not finite.
+        `asked`, the same prompts: needed where another model encodes them on its own. Out of memory halves the rows
+        that step together and goes on with those that were not done. Raises FloatingPointError naming the model, the
+        prompt and the step where logits or values are not finite.
         """
         begun = time.perf_counter()
-        self.prompts = prompts
-        self.pending = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)][::-1]
-        self.total, self.done = len(self.pending), list[Response]()
-        self.live: list[Response] = []
-        self.prefilled: dict[int, _Prefilled] = {}
-        longest = max((len(ids) for _, ids in prompts), default=0)
-        # Rows are at most `longest` + limit tokens; the slack is how many steps pass between two moves of the buffer.
-        capacity = longest + self.sampling.max_new_tokens + self.steering.width + 16
-        self.cache = self.policy.cache(min(self.rows, self.total), capacity)
-        self.draws = np.zeros((0, self.sampling.max_new_tokens, 3))  # (R, limit, uniforms)
-        while self.live or self.pending:
-            free = min(self.rows, self.total) - len(self.live)
-            if self.pending and (not self.live or free * REFILL_SHARE >= self.rows):
-                self._refill(free)
-            self._step()
-            self._tell()
+        self.prompts, self.asked = prompts, asked
+        self.lanes.encode([ids for _, ids in prompts], asked, self.sampling.max_new_tokens)
+        self.done: list[Response] = []
+        self.wanted = [(prompt, sample) for prompt in range(len(prompts)) for sample in range(samples)]
+        self.total = len(self.wanted)
+        while len(self.done) < self.total:
+            try:
+                self._decode()
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.rows <= self._least_rows():
+                    raise
+                self.rows = max(self._least_rows(), self.rows // 2)
+                warnings.warn(f"out of memory: decoding goes on with {self.rows} rows at a time", stacklevel=2)
         seconds = time.perf_counter() - begun
         for response in self.done:
-            response.text = self.policy.tokenizer.decode(response.token_ids, skip_special_tokens=True)  # type: ignore
+            response.text = self._text(response.token_ids)
             response.seconds = seconds / self.total
         self._tell(last=True)
         return sorted(self.done, key=lambda response: (response.prompt, response.sample))
 
+    def _least_rows(self) -> int:
+        return 1
+
+    def _decode(self) -> None:
+        """Everything that is wanted and not done."""
+        self._begin()
+        while self.live or self.pending:
+            free = self.capacity - len(self.live)
+            if self.pending and (not self.live or free * REFILL_SHARE >= self.rows):
+                self._refill(free)
+            self._step()
+            self._tell()
+
+    def _begin(self) -> None:
+        ready = {(response.prompt, response.sample) for response in self.done}
+        self.pending = [pair for pair in self.wanted if pair not in ready][::-1]
+        self.live: list[Response] = []
+        self.prefilled: dict[int, list[Ready]] = {}
+        self.capacity = min(self.rows, len(self.pending))
+        limit = self.sampling.max_new_tokens
+        for lane in self.lanes.all:
+            lane.begin(self.capacity, limit, self.steering.width)
+        self.draws = np.zeros((0, limit, 3))  # (R, limit, uniforms)
+
     def _refill(self, free: int) -> None:
         """Encodes the prompts of the next `free` rows in one forward and lets the rows enter."""
-        entering = [self.pending.pop() for _ in range(min(free, len(self.pending)))]
-        wanted = list(dict.fromkeys(prompt for prompt, _ in entering if prompt not in self.prefilled))
-        if wanted:
+        self._enter([self.pending.pop() for _ in range(min(free, len(self.pending)))])
+        unfinished = self.pending[-1][0] if self.pending else None  # rows enter in order: at most one prompt is split
+        self.prefilled = {prompt: ready for prompt, ready in self.prefilled.items() if prompt == unfinished}
+
+    def _enter(self, entering: Sequence[tuple[int, int]]) -> None:
+        """New rows, (prompt, sample) each, in every lane."""
+        counts = {prompt: sum(prompt == other for other, _ in entering) for prompt, _ in entering}
+        if wanted := [prompt for prompt in counts if prompt not in self.prefilled]:
             self._prefill(wanted)
-        self.cache.settle(max(self.cache.longest(), *(len(self.prompts[prompt][1]) for prompt, _ in entering)))
-        logits, prefix = [self.logits] if self.live else [], [self.prefix] if self.live else []
-        for prompt in dict.fromkeys(prompt for prompt, _ in entering):
-            ready, count = self.prefilled[prompt], sum(prompt == other for other, _ in entering)
-            self.cache.enter(ready.cache, [ready.row] * count)
-            logits.append(ready.logits.expand(count, -1))
-            prefix.append(ready.prefix.expand(count, -1))
-        self.logits, self.prefix = torch.cat(logits), torch.cat(prefix)  # (R, V), (R, D)
+        for place, lane in enumerate(self.lanes.all):
+            longest = max(len(lane.prompts[prompt]) for prompt in counts)
+            lane.enter([(self.prefilled[prompt][place], count) for prompt, count in counts.items()], longest)
         limit = self.sampling.max_new_tokens
         drawn = [uniforms(self.seed, self.prompts[prompt][0], sample, limit) for prompt, sample in entering]
         self.draws = np.concatenate([self.draws, np.stack(drawn)])
         for prompt, sample in entering:
-            response = Response(prompt, sample)
+            response = self._response(prompt, sample)
             if sample == 0:
-                length = len(self.prompts[prompt][1])
-                response.tokens = length
-                response.flops = self.policy.flops(length, length * (length + 1) // 2, 1)
+                response.tokens = sum(len(lane.prompts[prompt]) for lane in self.lanes.all)
+                response.flops = sum(lane.prompt_flops(prompt) for lane in self.lanes.all)
             self.live.append(response)
-        unfinished = self.pending[-1][0] if self.pending else None  # rows enter in order: at most one prompt is split
-        self.prefilled = {prompt: ready for prompt, ready in self.prefilled.items() if prompt == unfinished}
+
+    def _response(self, prompt: int, sample: int) -> Response:
+        return Response(prompt, sample)
 
     def _prefill(self, wanted: list[int]) -> None:
-        cache, out = self.policy.prefill([self.prompts[prompt][1] for prompt in wanted], self.steering.layer)
-        logits = self.policy.logits(out.last[:, 0])  # (R, V)
-        for row, prompt in enumerate(wanted):
-            self.prefilled[prompt] = _Prefilled(cache, row, logits[row], out.read[row, 0])
+        lanes = [lane.prefill(wanted) for lane in self.lanes.all]
+        self.prefilled |= {prompt: [lane[row] for lane in lanes] for row, prompt in enumerate(wanted)}
 
     def _step(self) -> None:
         """One token for every live row."""
         steps = [len(response.token_ids) for response in self.live]
         draws = torch.from_numpy(self.draws[np.arange(len(steps)), steps]).to(self.policy.device)  # (R, 3)
         try:
-            proposal = self.steering.propose(Base.of(self.logits, self.sampling), draws)
-            if proposal.choice is not None:
-                if staying := self._record(proposal.choice):  # what has just finished needs no forward
-                    out = self._forward(proposal.ids[staying])
-                    self.cache.keep(torch.zeros(len(staying), dtype=torch.long, device=self.policy.device))
-                    self._continue(out.last[:, 0], out.read[:, 0])
-                return
-            out = self._forward(proposal.ids)
-            choice = self.steering.choose(proposal, out.read, self.prefix)
-            self.cache.keep(choice.index)
-            if staying := self._record(choice):
-                chosen = choice.index[staying]
-                self._continue(out.last[staying, chosen], out.read[staying, chosen])
+            proposal = self.steering.propose(draws)
+            scored = {}
+            if (choice := proposal.choice) is None:
+                for lane in self.steering.scored:
+                    self._count(lane.step_flops(self.steering.width), self.steering.width)
+                    scored[lane] = lane.forward(proposal.ids)
+                for response in self.live:
+                    response.flops += self.steering.flops
+                choice = self.steering.choose(proposal, {lane: out.read for lane, out in scored.items()})
+                for lane in scored:
+                    lane.cache.keep(choice.index.to(lane.device))
         except NotFinite as error:
-            response = self.live[error.row]
-            prompt = self.prompts[response.prompt][0]
-            raise FloatingPointError(
-                f"{error} at step {len(response.token_ids)} of prompt {prompt!r}, sample {response.sample} "
-                f"(policy {self.policy.folder})"
-            ) from error
+            raise self._named(error) from error
+        self._chosen(choice)
+        self._append(choice)
+        staying = list(range(len(self.live))) if self.keeps_last else self._leave()
+        if not staying:  # what has just finished needs no forward
+            return
+        tokens = choice.token[staying, None]  # (R, 1)
+        for lane in self.lanes.eager:
+            rows = torch.tensor(staying, device=lane.device)
+            if lane in scored:
+                lane.take(scored[lane].at(rows, choice.index.to(lane.device)[rows]))
+            else:
+                self._count(lane.step_flops(1), 1)
+                out = lane.forward(tokens)
+                lane.cache.keep(torch.zeros_like(rows))
+                lane.take(out.at(slice(None), 0))
+            for response in self.live:
+                response.flops += lane.policy.flops(0, 0, int(lane.wants_logits))
+        if self.keeps_last:
+            self._stepped()
+            self._leave(states=True)
 
-    def _forward(self, ids: Tensor) -> Forward:
-        """ids (R, F) of the live rows through the policy, counted."""
-        width = ids.shape[1]
-        if self.cache.length + width > self.cache.capacity:
-            self.cache.settle(self.cache.longest())
-        spans = (self.cache.length + 1 - self.cache.starts[: len(self.live)]).tolist()
-        for response, span in zip(self.live, spans, strict=True):
+    def _count(self, flops: Sequence[float], width: int) -> None:
+        for response, cost in zip(self.live, flops, strict=True):
             response.tokens += width
-            response.flops += self.policy.flops(width, width * span, 0) + self.steering.flops
-        return self.policy.step(ids, self.cache, self.steering.layer)
+            response.flops += cost
 
-    def _continue(self, last: Tensor, read: Tensor) -> None:
-        """Next logits of the live rows from the final states (R, D) of their newest tokens."""
-        self.logits, self.prefix = self.policy.logits(last), read  # (R, V), (R, D)
-        for response in self.live:
-            response.flops += self.policy.flops(0, 0, 1)
+    def _named(self, error: NotFinite) -> FloatingPointError:
+        response = self.live[error.row]
+        return FloatingPointError(
+            f"{error} at step {len(response.token_ids)} of prompt {self.prompts[response.prompt][0]!r}, "
+            f"sample {response.sample} (policy {self.policy.folder})"
+        )
 
-    def _record(self, choice: Choice) -> list[int]:
-        """Appends a token to every live row and lets finished rows leave.
+    def _chosen(self, choice: Choice) -> None:
+        """The next tokens are known; the lanes hold the states before them."""
 
-        Returns which old row each remaining one was: the last rows fill the gaps, so that few keys and values move.
-        """
+    def _stepped(self) -> None:
+        """The lanes hold the states after the newest tokens, those that ended a row included."""
+
+    def _append(self, choice: Choice) -> None:
         columns = (choice.token, choice.logprob, choice.base_logprob, choice.kl)
         for response, token, logprob, base_logprob, kl in zip(
             self.live, *(column.tolist() for column in columns), strict=True
@@ -194,17 +226,41 @@ class Engine:
             response.logprob += logprob
             response.base_logprob += base_logprob
             response.kl += kl
-            response.finished = token == self.policy.eos
+            response.finished = token == self.policy.eos or self._stops(response.token_ids)
+
+    def _leave(self, states: bool = False) -> list[int]:
+        """Lets rows go that are finished or at the limit.
+
+        Returns which old row each remaining one was: the last rows fill the gaps, so that few keys and values move.
+        """
         limit = self.sampling.max_new_tokens
         stays = [not row.finished and len(row.token_ids) < limit for row in self.live]
-        self.done += [row for row, stay in zip(self.live, stays, strict=True) if not stay]
+        self._left([row for row, stay in zip(self.live, stays, strict=True) if not stay])
         count = sum(stays)
         spare = [index for index in range(count, len(stays)) if stays[index]]
         staying = [index if stays[index] else spare.pop() for index in range(count)]
         self.live = [self.live[index] for index in staying]
         self.draws = self.draws[staying]
-        self.cache.select(staying)
+        for lane in self.lanes.eager:
+            lane.select(staying, states)
         return staying
+
+    def _left(self, rows: list[Response]) -> None:
+        self.done += rows
+
+    def _stops(self, token_ids: Sequence[int]) -> bool:
+        """Whether a stopping string stands at the end. A token is at least one byte: few need to be decoded."""
+        if not self.sampling.stop:
+            return False
+        tail = max(len(stop.encode()) for stop in self.sampling.stop) + 4
+        text = str(self.policy.tokenizer.decode(list(token_ids)[-tail:], skip_special_tokens=True))
+        return any(stop in text for stop in self.sampling.stop)
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        """The response without special tokens, cut before the first stopping string."""
+        text = str(self.policy.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        found = [text.index(stop) for stop in self.sampling.stop if stop in text]
+        return text[: min(found)] if found else text
 
     def _tell(self, last: bool = False) -> None:
         """Progress about twice a second."""

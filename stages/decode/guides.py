@@ -1,73 +1,33 @@
 """Token guides: what tilts the base policy's next-token distribution.
 
-A guide is configuration (`TokenGuide`); `open` turns it into the state that the engine steps (`Steering`). A step is
-`propose` (which tokens go through the model), one forward, `choose` (which of them is the next token). A guide that
-needs no forward to decide returns its choice with the proposal, and then the chosen token alone is forwarded.
+A guide is configuration; `open` loads what it needs and gives the terms (`steering.py`) that the engine steps.
 """
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from stages.decode import tilt
-from stages.decode.policy import Policy
-from stages.decode.sampling import Base, NotFinite, Sampling
+from stages.decode.lanes import Lane, Lanes
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Base, Sampling
+from stages.decode.steering import Candidates, Terms
+from stages.decode.values import (
+    open_values,
+    open_vocab_values,
+    require_candidates,
+    require_outside,
+    require_strength,
+    require_transform,
+)
 from stages.errors import BadInput
-from stages.learn.value_model import ValueHead, fingerprint
 
-
-@dataclass
-class Choice:
-    """The next token of R rows, float64 where not an index."""
-
-    token: Tensor
-    """(R,) token ids."""
-    index: Tensor
-    """(R,) which of the F forwarded tokens it is."""
-    logprob: Tensor
-    """(R,) log π of the token, as sampled."""
-    base_logprob: Tensor
-    """(R,) log π₀ of the token, as sampled."""
-    kl: Tensor
-    """(R,) KL(π ‖ π₀) of this step, nats."""
-
-
-@dataclass
-class Proposal:
-    """Tokens to forward for R rows."""
-
-    base: Base
-    uniforms: Tensor
-    """(R, 3) float64, this step's randomness."""
-    ids: Tensor
-    """(R, F) token ids."""
-    choice: Choice | None = None
-    """Given where the forward is not needed to choose."""
-    drawn: Tensor | None = None
-    """(R,) the base's own draw."""
-    outside: Tensor | None = None
-    """(R,) π₀ of all tokens that are no candidates."""
-
-
-class Steering(Protocol):
-    """A guide at work."""
-
-    layer: int | None
-    """Hidden layer (Hugging Face's numbering) whose states `choose` reads; None: none."""
-    width: int
-    """F, tokens forwarded a row and step."""
-    flops: float
-    """FLOPs a row and step beyond the policy's own."""
-
-    def propose(self, base: Base, uniforms: Tensor) -> Proposal: ...
-
-    def choose(self, proposal: Proposal, hidden: Tensor, prefix: Tensor) -> Choice:
-        """From `hidden` (R, F, D) of the forwarded tokens and `prefix` (R, D) of the token before them."""
-        ...
+COMPATIBLE = ("", "official")
 
 
 class TokenGuide(Protocol):
@@ -77,148 +37,199 @@ class TokenGuide(Protocol):
         """Raises BadInput for values that no policy could use."""
         ...
 
-    def open(self, policy: Policy, sampling: Sampling, field: str = "guide") -> Steering:
-        """Loads what the guide needs. Raises BadInput for what does not fit this policy."""
+    def open(self, policy: Policy, sampling: Sampling, field: str = "guide", lanes: Lanes | None = None) -> Terms:
+        """Loads what the guide needs into `lanes` (new ones around the policy where there are none). Raises BadInput
+        for what does not fit this policy."""
         ...
 
 
-@dataclass
-class Unguided:
-    """The base policy itself."""
+class Unguided(Terms):
+    """The base policy itself. `greedy` is said by the sampling; the argument stands for readers."""
 
-    greedy: bool
-    layer: int | None = None
-    width: int = 1
-    flops: float = 0.0
-
-    def propose(self, base: Base, uniforms: Tensor) -> Proposal:
-        token = base.logits.argmax(dim=1) if self.greedy else base.draw(uniforms[:, 0])  # (R,)
-        logprob = base.logprob(token[:, None])[:, 0]
-        choice = Choice(token, torch.zeros_like(token), logprob, logprob, torch.zeros_like(logprob))
-        return Proposal(base, uniforms, token[:, None], choice)
-
-    def choose(self, proposal: Proposal, hidden: Tensor, prefix: Tensor) -> Choice:
-        raise AssertionError("the base policy chooses before its forward")
+    def __init__(self, greedy: bool = False) -> None:
+        super().__init__()
+        self.greedy = greedy
 
 
 @dataclass
 class ScalarValue:
-    """Value Augmented Sampling (arXiv 2405.06639) with a value head on the policy's own frozen trunk.
+    """Value Augmented Sampling (arXiv 2405.06639).
 
-    π(a|s) ∝ π₀(a|s)·exp(β·(V(s⊕a) − c)) for the k most likely tokens; `outside` says what c is and what the others get
-    (`tilt.OUTSIDE`). The candidates go through the trunk in one forward, together with the one token that the base
-    would draw outside them, so whichever token is chosen, its next logits are there: one forward a token. EOS is a
-    candidate like any other.
+    π(a|s) ∝ π₀(a|s)·exp(Σᵢ βᵢ·(Vᵢ(s⊕a) − c)) for the k likeliest tokens; `outside` says what c is and what the others
+    get (`tilt.OUTSIDE`). The candidates go through the value's trunk in one forward, together with the one token that
+    the base would draw outside them. Where the trunk is the policy's own, frozen, whichever token is chosen has its
+    next logits there: one forward a token. Another model steps beside it. EOS is a candidate like any other.
     """
 
     folder: Path
-    """A value model's folder (`stages/learn/value_model.py`), trained on this policy's trunk."""
-    beta: float = 1.0
-    """Strength: multiplies the z-scored value after temperature; 0 = base."""
+    """A value model's folder (`stages/learn/value_model.py`)."""
+    beta: float | list[float] = 1.0
+    """Strength: multiplies the z-scored value after temperature; 0 = base. A list: one for each reward."""
     k: int = 10
     """Candidates."""
     outside: str = "mean"
-    reward: str | None = None
-    """Which of the value model's rewards; may be left out where it has one."""
+    reward: str | list[str] | None = None
+    """Which of the value model's rewards; may be left out where it has one, or β is a list for all of them."""
     force_eos_candidate: bool = field(default=False, kw_only=True)
     """Put EOS in the last candidate's place where it is not among them."""
+    transform: str = field(default="identity", kw_only=True)
+    """`identity`, or `log_sigmoid` for FUDGE's classifier logits (arXiv 2104.05218)."""
+    model: CausalLM | None = field(default=None, kw_only=True)
+    """The model whose states the head reads; null: the policy's, or the folder `model/` beside the head."""
+    compat: str = field(default="", kw_only=True)
+    """`official` tilts before temperature, as VAS's public code does: β acts as β ÷ temperature. (Its stale and doubled
+    caches, DESIGN §8.1, are errors and not offered.)"""
 
     def check(self, field: str = "guide") -> None:
-        """Raises BadInput for values that no policy could use."""
-        if not math.isfinite(self.beta):
-            raise BadInput(f"{field}.beta", f"{self.beta} is not a finite number; 0 is the base policy")
+        require_strength(self.beta, field)
         if self.k < 1:
             raise BadInput(f"{field}.k", f"{self.k} is not a positive number of candidates")
         if self.force_eos_candidate and self.k < 2:
             raise BadInput(f"{field}.k", "force_eos_candidate takes one candidate's place; choose k of at least 2")
-        if self.outside not in tilt.OUTSIDE:
-            raise BadInput(f"{field}.outside", f"{self.outside!r} is not one of {', '.join(tilt.OUTSIDE)}")
+        require_outside(self.outside, field)
+        require_transform(self.transform, field)
+        if self.compat not in COMPATIBLE:
+            raise BadInput(f"{field}.compat", f"{self.compat!r} is not 'official' or empty")
 
-    def open(self, policy: Policy, sampling: Sampling, field: str = "guide") -> "ScalarValueSteering":
-        """Loads the head. Raises BadInput for k > V, an unknown reward, a head of another trunk."""
+    def open(self, policy: Policy, sampling: Sampling, field: str = "guide", lanes: Lanes | None = None) -> Terms:
+        """Raises BadInput for k > V, rewards and strengths that do not match, a head of another trunk."""
         self.check(field)
-        if self.k > policy.vocabulary:
-            raise BadInput(
-                f"{field}.k",
-                f"{self.k} candidates, but the vocabulary has {policy.vocabulary} tokens; "
-                f"choose k between 1 and {policy.vocabulary}",
-            )
+        require_candidates(self.k, policy.vocabulary, field)
+        lanes = lanes or Lanes(policy)
         folder = Path(self.folder)
-        head = ValueHead.load(folder, str(policy.device), f"{field}.folder")
-        if head.trunk != fingerprint(policy.folder):
+        values = open_values(lanes, folder, self.model, self.reward, self.beta, self.transform, field, eager=True)
+        official = self.compat == "official"
+        return Terms(
+            lanes, [], [values], Candidates(self.k, self.outside, self.force_eos_candidate, before_temperature=official)
+        )
+
+
+@dataclass
+class VocabValue:
+    """A vocabulary-wide value head: π(a|s) ∝ π₀(a|s)·exp(β·Q(s, a)), one forward for all tokens (arXiv 2409.17819)."""
+
+    folder: Path
+    """A value model's folder (`stages/learn/vocab_model.py`)."""
+    beta: float = 1.0
+    k: int | None = None
+    """Candidates: the tilt is for the k likeliest tokens alone, centred by their mean; null: for all."""
+    outside: str = "mean"
+    """With k, what other tokens get: `mean` (untouched) or `drop` (nothing)."""
+    transform: str = field(default="identity", kw_only=True)
+    model: CausalLM | None = field(default=None, kw_only=True)
+    """The model whose states the head reads; null: the policy's, or the folder `model/` beside the head."""
+
+    def check(self, field: str = "guide") -> None:
+        require_strength(self.beta, field)
+        if self.k is not None and self.k < 1:
+            raise BadInput(f"{field}.k", f"{self.k} is not a positive number of candidates; null takes all tokens")
+        if self.outside not in ("mean", "drop"):
+            raise BadInput(f"{field}.outside", f"{self.outside!r} is not one of mean, drop")
+        require_transform(self.transform, field)
+
+    def open(self, policy: Policy, sampling: Sampling, field: str = "guide", lanes: Lanes | None = None) -> Terms:
+        """Raises BadInput for k > V, a head of another trunk or vocabulary."""
+        self.check(field)
+        require_candidates(self.k or 1, policy.vocabulary, field)
+        lanes = lanes or Lanes(policy)
+        values = open_vocab_values(
+            lanes, self.folder, self.model, self.beta, self.transform, self.k, self.outside, field, eager=True
+        )
+        return Terms(lanes, [values])
+
+
+class LogRatio:
+    """w·(z_tuned − z_untuned) ÷ temperature: the mixture of logits before temperature, as a tilt of every token."""
+
+    def __init__(self, lanes: Lanes, tuned: Lane, untuned: Lane, weight: float) -> None:
+        self.lanes, self.tuned, self.untuned, self.weight = lanes, tuned, untuned, weight
+        self.name = f"logits of {tuned.policy.folder} or {untuned.policy.folder}"
+
+    def tilt(self, base: Base, sampling: Sampling) -> Tensor:
+        assert self.tuned.logits is not None
+        assert self.untuned.logits is not None
+        above, below = self.lanes.fit(self.tuned.logits), self.lanes.fit(self.untuned.logits)  # (R, V)
+        ratio = (above - below).mul_(self.weight / sampling.temperature)
+        # −inf in both (a padded vocabulary) is a token that neither draws; NaN of a model stays and is named.
+        return ratio.masked_fill_(above.isneginf() & below.isneginf(), -torch.inf) if self.weight else ratio
+
+
+@dataclass
+class Implicit:
+    """Emulated fine-tuning (arXiv 2310.12962), IVG's implicit value: z = z_base + w·(z_tuned − z_untuned).
+
+    Mixed before temperature; truncation is chosen from the base before it, so that KL stays finite and exact. Each
+    model has its own chat template and cache; all share one vocabulary. Several tuned models: a `Sum` of these.
+    """
+
+    tuned: CausalLM
+    untuned: CausalLM | None = None
+    """Null: the policy itself, whose logits are there already."""
+    weight: float = 1.0
+    """w; 0 = base."""
+
+    def check(self, field: str = "guide") -> None:
+        if not math.isfinite(self.weight):
+            raise BadInput(f"{field}.weight", f"{self.weight} is not a finite number; 0 is the base policy")
+
+    def open(self, policy: Policy, sampling: Sampling, field: str = "guide", lanes: Lanes | None = None) -> Terms:
+        """Raises BadInput where a model has another vocabulary than the policy: both are named."""
+        self.check(field)
+        lanes = lanes or Lanes(policy)
+        tuned = lanes.join(self.tuned, f"{field}.tuned", eager=True)
+        untuned = lanes.join(self.untuned, f"{field}.untuned", eager=True)
+        tuned.wants_logits = untuned.wants_logits = True
+        return Terms(lanes, [LogRatio(lanes, tuned, untuned, self.weight)])
+
+
+@dataclass
+class Sum:
+    """Several guides at once, each times its weight. Guides with candidates must ask for the same ones."""
+
+    guides: list[Any]
+    weights: list[float] | None = None
+    """One each, multiplying the guide's own strength; null: all 1."""
+
+    def check(self, field: str = "guide") -> None:
+        if not self.guides:
+            raise BadInput(f"{field}.guides", "no guide is named; null is the base policy")
+        if self.weights is not None and len(self.weights) != len(self.guides):
             raise BadInput(
-                f"{field}.folder",
-                f"the value model in {folder} was trained on another trunk than {policy.folder}; "
-                "train a value model for this policy",
+                f"{field}.weights", f"{len(self.weights)} weights for {len(self.guides)} guides; give one each"
             )
-        names = ", ".join(head.rewards)
-        if self.reward is None and len(head.rewards) > 1:
-            raise BadInput(f"{field}.reward", f"the value model has several rewards ({names}); name one")
-        if self.reward is not None and self.reward not in head.rewards:
-            raise BadInput(f"{field}.reward", f"the value model has no reward {self.reward!r}; it has {names}")
-        column = 0 if self.reward is None else head.rewards.index(self.reward)
-        return ScalarValueSteering(self, head, column, policy.eos, sampling.greedy)
+        for index, guide in enumerate(self._weighted()):
+            guide.check(f"{field}.guides.{index}")
+
+    def _weighted(self) -> list[Any]:
+        weights: Sequence[float] = self.weights or [1.0] * len(self.guides)
+        return [weighted(guide, weight) for guide, weight in zip(self.guides, weights, strict=True)]
+
+    def open(self, policy: Policy, sampling: Sampling, field: str = "guide", lanes: Lanes | None = None) -> Terms:
+        """Raises BadInput for what a guide refuses, and where two ask for different candidates."""
+        self.check(field)
+        terms = Terms(lanes or Lanes(policy))
+        for index, guide in enumerate(self._weighted()):
+            opened = guide.open(policy, sampling, f"{field}.guides.{index}", terms.lanes)
+            terms.dense += opened.dense
+            terms.scalar += opened.scalar
+            terms.candidates = terms.candidates or opened.candidates
+            if opened.candidates not in (None, terms.candidates):
+                raise BadInput(
+                    f"{field}.guides.{index}",
+                    "its k, outside, force_eos_candidate and compat differ from those of the guide before it; "
+                    "values on candidates are summed over the same ones",
+                )
+        return terms
 
 
-class ScalarValueSteering:
-    """`ScalarValue` at work on one policy."""
-
-    def __init__(self, guide: ScalarValue, head: ValueHead, column: int, eos: int, greedy: bool) -> None:
-        self.guide, self.head, self.column, self.eos, self.greedy = guide, head, column, eos, greedy
-        self.drops = guide.outside == "drop"
-        self.layer = head.layer
-        self.width = guide.k + (0 if self.drops else 1)
-        values = guide.k + (1 if guide.outside == "prefix" else 0)
-        self.flops = 2.0 * sum(p.numel() for p in head.parameters()) * values
-
-    def propose(self, base: Base, uniforms: Tensor) -> Proposal:
-        """Candidates, then one token from outside them: drawn before the tilt is known, which does not touch it."""
-        ids = base.likeliest(self.guide.k)  # (R, C)
-        if self.guide.force_eos_candidate:
-            missing = ~(ids == self.eos).any(dim=1)  # (R,)
-            ids[:, -1] = torch.where(missing, self.eos, ids[:, -1])
-        drawn = base.draw(uniforms[:, 0])  # (R,)
-        other, outside = base.draw_outside(ids, uniforms[:, 2])  # (R,), (R,)
-        if self.drops:
-            return Proposal(base, uniforms, ids, None, drawn, outside)
-        if self.greedy:
-            other = base.logits.scatter(1, ids, -torch.inf).argmax(dim=1)
-        else:
-            other = torch.where((ids == drawn[:, None]).any(dim=1), other, drawn)
-        return Proposal(base, uniforms, torch.cat([ids, other[:, None]], dim=1), None, drawn, outside)  # (R, C + 1)
-
-    def choose(self, proposal: Proposal, hidden: Tensor, prefix: Tensor) -> Choice:
-        base, k = proposal.base, self.guide.k
-        ids = proposal.ids[:, :k]  # (R, C)
-        values = self._value(hidden[:, :k])  # (R, C)
-        prefix_value = self._value(prefix) if self.guide.outside == "prefix" else None  # (R,)
-        logprob = base.logprob(ids)  # (R, C)
-        tilts = tilt.value_tilt(values, ~torch.isneginf(logprob), self.guide.beta, self.guide.outside, prefix_value)
-        assert proposal.outside is not None
-        log_outside = torch.full_like(proposal.outside, -torch.inf) if self.drops else proposal.outside.log()
-        policy = tilt.tilted(logprob, tilts, log_outside)
-        index = self._pick(proposal, policy, logprob.exp())  # (R,)
-        token = proposal.ids.gather(1, index[:, None].clamp(max=self.width - 1))  # (R, 1)
-        base_logprob = base.logprob(token)[:, 0]
-        outside = base_logprob - policy.log_normaliser
-        tilted_logprob = torch.cat([policy.logprob, outside[:, None]], dim=1).gather(1, index[:, None])[:, 0]
-        return Choice(token[:, 0], index, tilted_logprob, base_logprob, policy.kl)
-
-    def _pick(self, proposal: Proposal, policy: tilt.Tilted, probability: Tensor) -> Tensor:
-        """(R,) index among the candidates, k for the token from outside."""
-        if self.greedy:
-            last = proposal.base.logprob(proposal.ids[:, -1:])[:, 0]
-            return tilt.likeliest(policy, last)
-        assert proposal.drawn is not None
-        assert proposal.outside is not None
-        ids = proposal.ids[:, : self.guide.k]
-        place = tilt.place_in_base(proposal.drawn, ids, probability, proposal.outside, proposal.uniforms[:, 1])
-        return tilt.pick(policy, place)
-
-    def _value(self, hidden: Tensor) -> Tensor:
-        """(…) float64 values of hidden states (…, D)."""
-        values = self.head(hidden.float())[..., self.column].double()
-        if not bool(torch.isfinite(values).all()):
-            bad = ~torch.isfinite(values).reshape(values.shape[0], -1).all(dim=1)
-            raise NotFinite(f"values of {self.guide.folder}", int(bad.nonzero()[0]))
-        return values
+def weighted(guide: Any, weight: float) -> Any:
+    """The guide with its strength times `weight`."""
+    if isinstance(guide, Sum):
+        inner = guide.weights or [1.0] * len(guide.guides)
+        return dataclasses.replace(guide, weights=[weight * one for one in inner])
+    if isinstance(guide, Implicit):
+        return dataclasses.replace(guide, weight=weight * guide.weight)
+    beta = guide.beta
+    return dataclasses.replace(
+        guide, beta=weight * beta if isinstance(beta, int | float) else [weight * one for one in beta]
+    )

@@ -1,4 +1,7 @@
-"""The policy that decodes: a causal language model from a folder, stepped over a `RowCache`, counting what it costs."""
+"""A causal language model from a folder, stepped over a `RowCache`, counting what it costs.
+
+The policy that decodes is one; so is every model that steps beside it (`lanes.py`).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from stages.decode.cache import Mask, RowCache
 from stages.errors import BadInput
-from stages.language_model import load_model, load_tokenizer
+from stages.language_model import load_model, load_tokenizer, require_model_folder
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTISATIONS = ("8bit", "4bit")
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -22,8 +26,12 @@ class Forward(NamedTuple):
 
     last: Tensor
     """(R, F, D) final hidden states, ready for the language-model head."""
-    read: Tensor
-    """(R, F, D) hidden_states[layer] in Hugging Face's numbering; `last` where no layer was asked for."""
+    read: tuple[Tensor, ...]
+    """(R, F, D) hidden_states[layer] in Hugging Face's numbering, for each layer asked for."""
+
+    def at(self, rows: Tensor | slice, tokens: Tensor | int) -> "Forward":
+        """One token a row: (R, D) each."""
+        return Forward(self.last[rows, tokens], tuple(states[rows, tokens] for states in self.read))
 
 
 @dataclass
@@ -33,16 +41,47 @@ class CausalLM:
     folder: Path
     dtype: str = "float32"
     """torch's name for the weights' type: `float32`, `bfloat16`, `float16`."""
+    device: str | None = None
+    """Where this model lives; null: where the stage runs."""
+    quantisation: str | None = None
+    """`8bit` or `4bit` through bitsandbytes; null: none."""
 
     def load(self, device: str, field: str = "policy") -> "Policy":
-        """Loads model and tokenizer. Raises BadInput for an unknown dtype, an incomplete folder, or an architecture
-        whose logits are not its head applied to the final hidden state, or that has no ordinary attention cache."""
+        """Loads model and tokenizer. Raises BadInput for an unknown dtype or quantisation, an incomplete folder, or an
+        architecture whose logits are not its head applied to the final hidden state, or that has no ordinary attention
+        cache."""
         if self.dtype not in DTYPES:
             raise BadInput(f"{field}.dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         folder = Path(self.folder)
         tokenizer = load_tokenizer(folder, f"{field}.folder")
-        model = load_model(folder, dtype=self.dtype, device=device, field=f"{field}.folder")
+        where = self.device or device
+        if self.quantisation is None:
+            model = load_model(folder, dtype=self.dtype, device=where, field=f"{field}.folder")
+        else:
+            model = self._quantised(folder, where, field)
         return Policy(folder, model, tokenizer, f"{field}.folder")
+
+    def _quantised(self, folder: Path, device: str, field: str) -> Any:
+        if self.quantisation not in QUANTISATIONS:
+            raise BadInput(f"{field}.quantisation", f"{self.quantisation!r} is not one of {', '.join(QUANTISATIONS)}")
+        try:
+            import bitsandbytes  # type: ignore[import-not-found]  # noqa: F401
+        except ImportError as error:
+            raise BadInput(
+                f"{field}.quantisation", "needs the package bitsandbytes, which is not installed; set it to null"
+            ) from error
+        from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+        require_model_folder(folder, f"{field}.folder")
+        eight = self.quantisation == "8bit"
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, self.dtype),
+            quantization_config=BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight),
+            device_map={"": device},
+            local_files_only=True,
+        )
+        return model.eval().requires_grad_(False)
 
 
 class Policy:
@@ -56,6 +95,7 @@ class Policy:
         self.layers: int = self.config.num_hidden_layers
         self.vocabulary: int = self.config.vocab_size
         self.eos: int = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+        self.cap: float | None = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
         self._refuse_unusual(field)
         embedding = model.get_input_embeddings().weight.numel()
         head = sum(p.numel() for p in self.head.parameters())
@@ -86,9 +126,11 @@ class Policy:
     def cache(self, rows: int, capacity: int) -> RowCache:
         return RowCache(self.config, rows=rows, capacity=capacity, dtype=self.dtype, device=self.device)
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Mask, cache: RowCache, layer: int | None) -> Forward:
-        """One forward of ids (R, F) behind what the cache holds; hidden states of `layer` where it is given."""
-        between = layer is not None and layer < self.layers
+    def forward(
+        self, ids: Tensor, positions: Tensor, mask: Mask, cache: RowCache, layers: Sequence[int] = ()
+    ) -> Forward:
+        """One forward of ids (R, F) behind what the cache holds; hidden states of each of `layers`."""
+        between = any(layer < self.layers for layer in layers)
         out = self.trunk(
             input_ids=ids,
             attention_mask=mask,
@@ -98,14 +140,14 @@ class Policy:
             output_hidden_states=between,
         )
         last = out.last_hidden_state  # (R, F, D)
-        return Forward(last, out.hidden_states[layer] if between else last)
+        return Forward(last, tuple(out.hidden_states[n] if n < self.layers else last for n in layers))
 
-    def step(self, ids: Tensor, cache: RowCache, layer: int | None) -> Forward:
+    def step(self, ids: Tensor, cache: RowCache, layers: Sequence[int] = ()) -> Forward:
         """Forwards F alternative next tokens (R, F) of every active row; `cache.keep` then chooses."""
         width = ids.shape[1]
-        return self.forward(ids, cache.positions(width), cache.mask(width), cache, layer)
+        return self.forward(ids, cache.positions(width), cache.mask(width), cache, layers)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], layer: int | None) -> tuple[RowCache, Forward]:
+    def prefill(self, prompts: Sequence[Sequence[int]], layers: Sequence[int] = ()) -> tuple[RowCache, Forward]:
         """Encodes prompts in one left-padded forward: their cache, and the states of their last tokens (F = 1)."""
         lengths = [len(prompt) for prompt in prompts]
         cache = self.cache(len(prompts), max(lengths))
@@ -113,13 +155,14 @@ class Policy:
         padded = [[self.eos] * (cache.length - len(prompt)) + list(prompt) for prompt in prompts]
         ids = torch.tensor(padded, device=self.device)  # (R, T)
         positions = (cache.slots[None] - cache.starts[:, None]).clamp(min=0)  # (R, T)
-        out = self.forward(ids, positions, cache.prompt_mask(), cache, layer)
+        out = self.forward(ids, positions, cache.prompt_mask(), cache, layers)
         cache.prefilled()
-        return cache, Forward(out.last[:, -1:], out.read[:, -1:])
+        return cache, Forward(out.last[:, -1:], tuple(states[:, -1:] for states in out.read))
 
     def logits(self, last: Tensor) -> Tensor:
         """(…, V) next-token logits of final hidden states (…, D)."""
-        return self.head(last)
+        logits = self.head(last)
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def flops(self, tokens: int, attended: int, logits: int) -> float:
         """Forward FLOPs: 2·(trunk parameters without the input embedding)·tokens, 4·layers·heads·head size for each

@@ -7,7 +7,7 @@ tilts that, and every KL and log-probability refers to it. Dimension letters: `s
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,6 +46,8 @@ class Sampling:
     """Take the most likely token. Log-probabilities are then those of the distribution it was the maximum of."""
     max_new_tokens: int = 32
     """Response length limit, EOS included."""
+    stop: list[str] = field(default_factory=list)
+    """A response ends where one of these strings appears; its text is cut before it, its tokens are not."""
 
     def check(self, field: str = "sampling") -> None:
         """Raises BadInput naming the first value that cannot be used."""
@@ -62,6 +64,8 @@ class Sampling:
             raise BadInput(f"{field}.min_p", f"{self.min_p} is not in [0, 1); 0 switches it off")
         if self.max_new_tokens < 1:
             raise BadInput(f"{field}.max_new_tokens", f"{self.max_new_tokens} is not a positive number of tokens")
+        if "" in self.stop:
+            raise BadInput(f"{field}.stop", "an empty string would stop every response at its first token")
 
 
 def uniforms(seed: int, prompt_id: str, sample: int, steps: int) -> np.ndarray:
@@ -130,6 +134,12 @@ class Base:
         if not bool(torch.isfinite(total).all()):
             raise NotFinite("logits", int((~torch.isfinite(total)).nonzero()[0]))
         return cls(logits, weights, blocks, total)
+
+    @classmethod
+    def weighted(cls, logits: Tensor, weights: Tensor) -> "Base":
+        """From weights (R, V) float32 that are finite; `logits` (R, V) give their order."""
+        blocks = block_sums(weights)
+        return cls(logits, weights, blocks, blocks.sum(dim=1))
 
     def logprob(self, ids: Tensor) -> Tensor:
         """(R, C) float64 log-probabilities of token ids (R, C); −inf where truncated."""

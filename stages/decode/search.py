@@ -1,15 +1,55 @@
-"""Chunk search: which of several samples of a prompt is returned. Here W = 1, K = N, L = ∞: Best-of-N."""
+"""Searches over responses: Best-of-N, and chunk-level beam search, of which it is W = 1, K = N, L = ∞."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
-from stages.decode.engine import Response
+from stages.decode.chunk import ChunkEngine
+from stages.decode.engine import Engine, Response
+from stages.decode.guides import COMPATIBLE
+from stages.decode.lanes import Lanes
+from stages.decode.policy import Policy
+from stages.decode.sampling import Sampling
+from stages.decode.scorers import ChunkScorer
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
 from stages.reward import Reward
+
+
+class Search(Protocol):
+    """What decides between responses."""
+
+    def check(self, field: str = "search") -> None:
+        """Raises BadInput for values that cannot be used."""
+        ...
+
+    @property
+    def selects(self) -> bool:
+        """Whether anything is chosen; else the responses are samples."""
+        ...
+
+    def kl(self) -> float:
+        """An upper bound of KL to the base policy where the base draws, nats; nan where none is known."""
+        ...
+
+    def decode(
+        self,
+        policy: Policy,
+        sampling: Sampling,
+        terms: Terms,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[tuple[str, Sequence[int]]],
+        *,
+        samples: int,
+        seed: int,
+        rows: int,
+        progress: Callable[..., None] | None = None,
+        field: str = "search",
+    ) -> list[Response]: ...
 
 
 @dataclass
@@ -18,6 +58,7 @@ class BestOf:
 
     n: int
     reward: Reward
+    selects = True
 
     def check(self, field: str = "search") -> None:
         if self.n < 1:
@@ -29,6 +70,24 @@ class BestOf:
         Example: n = 16 → 2.7726 − .9375 = 1.8351.
         """
         return math.log(self.n) - (self.n - 1) / self.n
+
+    def decode(
+        self,
+        policy: Policy,
+        sampling: Sampling,
+        terms: Terms,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[tuple[str, Sequence[int]]],
+        *,
+        samples: int,
+        seed: int,
+        rows: int,
+        progress: Callable[..., None] | None = None,
+        field: str = "search",
+    ) -> list[Response]:
+        """`samples` responses a prompt: n times as many rows, which enter and leave on their own, then the choice."""
+        engine = Engine(policy, sampling, terms, seed=seed, rows=rows, progress=progress)
+        return self.choose(prompts, engine.run(encoded, samples * self.n, prompts), field)
 
     def choose(self, prompts: Sequence[Prompt], rows: Sequence[Response], field: str = "search") -> list[Response]:
         """Of rows s·n … s·n + n − 1 of a prompt the best becomes its sample s; the first where rewards are equal.
@@ -63,3 +122,79 @@ class BestOf:
                 )
             )
         return chosen
+
+
+@dataclass
+class ChunkSearch:
+    """W beams, K successors each, compared every L tokens by a scorer (`chunk.py`, `scorers.py`).
+
+    Token-wise guides draw the successors. W = 1 is blockwise best-of-K (arXiv 2310.17022); one beam and one successor,
+    or no scorer, is sampling.
+    """
+
+    beams: int = 4
+    """W."""
+    successors: int = 4
+    """K, of each beam; the first chunk draws W·K of the prompt."""
+    chunk: int | None = 5
+    """L, tokens; null: compared at the end alone (Best-of-W·K)."""
+    scorer: ChunkScorer | None = None
+    """Null: nothing is compared."""
+    length_normalised: bool = False
+    """Compare score ÷ tokens."""
+    compat: str = ""
+    """`official`: ended beams are cloned and crowd out the rest, as in public code."""
+
+    def check(self, field: str = "search") -> None:
+        for name, what in (("beams", "beams"), ("successors", "successors of a beam"), ("chunk", "tokens")):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise BadInput(f"{field}.{name}", f"{size} is not a positive number of {what}")
+        if self.compat not in COMPATIBLE:
+            raise BadInput(f"{field}.compat", f"{self.compat!r} is not 'official' or empty")
+        if self.scorer is not None:
+            self.scorer.check(f"{field}.scorer")
+
+    @property
+    def selects(self) -> bool:
+        return self.scorer is not None and self.beams * self.successors > 1
+
+    def kl(self) -> float:
+        """No closed form or bound is known."""
+        return math.nan
+
+    def decode(
+        self,
+        policy: Policy,
+        sampling: Sampling,
+        terms: Terms,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[tuple[str, Sequence[int]]],
+        *,
+        samples: int,
+        seed: int,
+        rows: int,
+        progress: Callable[..., None] | None = None,
+        field: str = "search",
+    ) -> list[Response]:
+        """`samples` responses a prompt. Raises BadInput for what the scorer refuses."""
+        terms.lanes = terms.lanes or Lanes(policy)
+        if not self.selects or self.scorer is None:
+            engine = Engine(policy, sampling, terms, seed=seed, rows=rows, progress=progress)
+            return engine.run(encoded, samples, prompts)
+        score = self.scorer.open(terms.lanes, f"{field}.scorer")
+        engine = ChunkEngine(
+            policy,
+            sampling,
+            terms,
+            score,
+            beams=self.beams,
+            successors=self.successors,
+            chunk=self.chunk,
+            length_normalised=self.length_normalised,
+            official=self.compat == "official",
+            seed=seed,
+            rows=rows,
+            progress=progress,
+        )
+        return engine.run(encoded, samples, prompts)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stages.decode.engine import Engine, Response
-from stages.decode.guides import ScalarValue, Unguided
+from stages.decode.guides import TokenGuide
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 from stages.learn.value_model import ValueHead, fingerprint
+from stages.learn.vocab_model import VocabHead
 
 TEXTS = [
     "the film",
@@ -40,9 +43,13 @@ def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
     """`make_head(layer=2, rewards=("proxy",), shift=0.0, trunk=None)` → folder of a linear head, values about ±2."""
 
     def make(
-        layer: int = 2, rewards: tuple[str, ...] = ("proxy",), shift: float = 0.0, trunk: str | None = None
+        layer: int = 2,
+        rewards: tuple[str, ...] = ("proxy",),
+        shift: float = 0.0,
+        trunk: str | None = None,
+        size: int = 32,
     ) -> Path:
-        head = ValueHead(size=32, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model))
+        head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model))
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=generator) * 0.3)
@@ -59,6 +66,35 @@ def head(make_head: MakeHead) -> Path:
     return make_head()
 
 
+@pytest.fixture(scope="session")
+def tuned_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """Another model of the same tokenizer, size and number of layers."""
+    return make_tiny_model(tmp_path_factory.mktemp("tuned_model"), seed=1)
+
+
+@pytest.fixture(scope="session")
+def small_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """A smaller model of the same tokenizer, for values and as the untuned one."""
+    return make_tiny_model(tmp_path_factory.mktemp("small_model"), seed=2, layers=2, hidden=16)
+
+
+@pytest.fixture(scope="session")
+def strange_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    """A model with another tokenizer: words of one letter each, nearly."""
+    return make_tiny_model(tmp_path_factory.mktemp("strange_model"), seed=3, layers=2, hidden=16, vocabulary=300)
+
+
+@pytest.fixture(scope="session")
+def vocab_head(tiny_model: Path, policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vocabulary-wide head on layer 2 of the policy's trunk, Q about ±2."""
+    head = VocabHead(size=32, vocabulary=policy.vocabulary, reward="proxy", layer=2, trunk=fingerprint(tiny_model))
+    with torch.no_grad():
+        head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=torch.Generator().manual_seed(4)) * 0.3)
+    folder = tmp_path_factory.mktemp("vocab_head")
+    head.save(folder)
+    return folder
+
+
 Run = Callable[..., list[Response]]
 
 
@@ -67,15 +103,15 @@ def decode(policy: Policy, prompts: list[tuple[str, list[int]]]) -> Run:
     """`decode(guide=None, samples=2, rows=4, seed=0, **sampling)` → responses."""
 
     def run(
-        guide: ScalarValue | None = None,
+        guide: TokenGuide | None = None,
         samples: int = 2,
         rows: int = 4,
         seed: int = 0,
         only: list[tuple[str, list[int]]] | None = None,
-        **settings: float,
+        **settings: Any,
     ) -> list[Response]:
-        sampling = Sampling(**{"max_new_tokens": 6, **settings})  # type: ignore[arg-type]
-        steering = Unguided(sampling.greedy) if guide is None else guide.open(policy, sampling)
-        return Engine(policy, sampling, steering, seed=seed, rows=rows).run(only or prompts, samples)
+        sampling = Sampling(**{"max_new_tokens": 6, **settings})
+        terms = Terms() if guide is None else guide.open(policy, sampling)
+        return Engine(policy, sampling, terms, seed=seed, rows=rows).run(only or prompts, samples)
 
     return run

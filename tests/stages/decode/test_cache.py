@@ -1,41 +1,59 @@
 """The cache against fresh forwards: left padding, candidates, keep, select, refill and moves; several attentions."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from stages.decode.chunk_lane import ChunkLane, Written
+from stages.decode.engine import Engine
+from stages.decode.lanes import Lane
 from stages.decode.policy import Policy
+from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 
 TOLERANCE = 1e-5
 
 
-def variant(name: str, folder: Path) -> Policy:
-    """The tiny Llama with either attention; Mistral: one window of 4 everywhere; Qwen3: a window in one layer of 3."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if name in ("sdpa", "eager"):
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=name)
-        return Policy(folder, model.eval(), tokenizer, "policy.folder")
-    from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3ForCausalLM
+SIZE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+ONE_WINDOW = ["full_attention", "sliding_attention", "full_attention"]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"use_sliding_window": True, "sliding_window": 4, "layer_types": ONE_WINDOW},
+    "mistral": {"sliding_window": 4},
+    "gemma2": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
+    "gpt2": {},
+    "phi": {"num_key_value_heads": 4},
+    "phi3": {"sliding_window": 4},
+}
 
-    size = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-    }
+
+def family(name: str, folder: Path) -> Policy:
+    """A tiny random model of a transformers family with the tokenizer of `folder`; windows hold 4 tokens."""
+    kind, _, attention = name.partition(" ")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = {**SIZE, "vocab_size": len(tokenizer), **FAMILIES[kind]}
+    if kind == "gpt2":
+        settings = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
     torch.manual_seed(0)
-    if name == "mistral":
-        model = MistralForCausalLM(MistralConfig(**size, sliding_window=4))
-    else:
-        kinds = ["full_attention", "sliding_attention", "full_attention"]
-        config = Qwen3Config(**size, use_sliding_window=True, sliding_window=4, layer_types=kinds)
-        model = Qwen3ForCausalLM(config)
+    config = AutoConfig.for_model(kind, **settings)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention or "sdpa")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -43,9 +61,12 @@ def variant(name: str, folder: Path) -> Policy:
     return Policy(folder, model.eval(), tokenizer, "policy.folder")
 
 
-@pytest.fixture(scope="module", params=["sdpa", "eager", "mistral", "qwen3"])
+NAMES = [*(name for name in FAMILIES if name != "gemma2"), "gemma2 eager", "llama eager", "qwen3 eager"]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
-    return variant(request.param, tiny_model)
+    return family(request.param, tiny_model)
 
 
 def fresh(policy: Policy, ids: list[int], layer: int) -> tuple[Tensor, Tensor]:
@@ -56,13 +77,13 @@ def fresh(policy: Policy, ids: list[int], layer: int) -> tuple[Tensor, Tensor]:
 
 def assert_step_is_fresh(policy: Policy, prefixes: list[list[int]], ids: Tensor, cache, layer: int) -> None:
     """Every candidate's logits and hidden state equal those of a fresh forward over prefix + candidate."""
-    out = policy.step(ids, cache, layer)
+    out = policy.step(ids, cache, [layer])
     logits = policy.logits(out.last)
     for row, prefix in enumerate(prefixes):
         for column, token in enumerate(ids[row].tolist()):
             expected_logits, expected_hidden = fresh(policy, [*prefix, token], layer)
             assert (logits[row, column] - expected_logits).abs().max() <= TOLERANCE * expected_logits.abs().max()
-            assert (out.read[row, column] - expected_hidden).abs().max() <= TOLERANCE * expected_hidden.abs().max()
+            assert (out.read[0][row, column] - expected_hidden).abs().max() <= TOLERANCE * expected_hidden.abs().max()
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
@@ -75,11 +96,11 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
 
     a, b, c = tokens(7).tolist(), tokens(2).tolist(), tokens(11).tolist()
     cache = policy.cache(rows=4, capacity=24)
-    source, out = policy.prefill([a, b], layer)
+    source, out = policy.prefill([a, b], [layer])
     for row, prompt in enumerate((a, b)):
         logits, hidden = fresh(policy, prompt, layer)
         assert torch.allclose(policy.logits(out.last[row, 0]), logits, atol=TOLERANCE * float(logits.abs().max()))
-        assert torch.allclose(out.read[row, 0], hidden, atol=TOLERANCE * float(hidden.abs().max()))
+        assert torch.allclose(out.read[0][row, 0], hidden, atol=TOLERANCE * float(hidden.abs().max()))
     cache.settle(7)
     cache.enter(source, [0, 1, 1])  # two samples of b
     prefixes = [list(a), list(b), list(b)]
@@ -97,7 +118,7 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
     cache.select([2, 1])  # the first row has finished, the last fills its place
     prefixes = [prefixes[2], prefixes[1]]
     step(3)
-    source, _ = policy.prefill([c], layer)
+    source, _ = policy.prefill([c], [layer])
     cache.settle(max(cache.longest(), len(c)))  # to the right: 5 tokens so far, the new prompt has 11
     cache.enter(source, [0])
     prefixes.append(list(c))
@@ -111,10 +132,54 @@ def test_every_step_equals_a_fresh_forward(any_policy: Policy, layer: int) -> No
 
 
 @torch.inference_mode()
+def test_a_chunk_read_at_once_equals_fresh_forwards(any_policy: Policy) -> None:
+    """Chunks of 5, 3 and 5 tokens behind prompts of 7 and 2, past every window; rows repeat, permute, and end early."""
+    policy, draw = any_policy, torch.Generator().manual_seed(3)
+    lane = Lane(policy)
+    lane.wants_logits = True
+    lane.reads(1)
+    lane.prompts = [torch.randint(3, policy.vocabulary, (n,), generator=draw).tolist() for n in (7, 2)]
+    lane.begin(4, 16, 5)
+    ready = lane.prefill([0, 1])
+    lane.enter([(ready[0], 1), (ready[1], 2)], 7)
+    chunk_lane = ChunkLane(lane)
+    chunk_lane.enter([0, 1, 1])
+    which, rows = [0, 1, 1], [[], [], []]
+    for lengths, going in (((5, 5, 2), [1, 0, 1]), ((3, 3, 3), [2, 2, 0]), ((5, 1, 5), [0])):
+        for row, length in zip(rows, lengths, strict=True):
+            row += torch.randint(3, policy.vocabulary, (length,), generator=draw).tolist()
+        read = chunk_lane.read([Written(row, "", False) for row in rows])
+        assert read.tokens == list(lengths)
+        for index, row in enumerate(rows):
+            prompt = lane.prompts[which[index]]
+            out = policy.model(input_ids=torch.tensor([[*prompt, *row]]), output_hidden_states=True, use_cache=False)
+            states, logp = out.hidden_states[1][0], out.logits[0].double().log_softmax(-1)
+            near = {"atol": TOLERANCE * float(states.abs().max()), "rtol": 0.0}
+            assert torch.allclose(read.newest[0][index], states[-1], **near)
+            assert torch.allclose(read.before[0][index], states[-2], **near)
+            expected = sum(float(logp[len(prompt) + i - 1, token]) for i, token in enumerate(row))
+            assert read.logprob[index] == pytest.approx(expected, rel=1e-5, abs=1e-3)
+        chunk_lane.select(going)
+        which, rows = [which[i] for i in going], [list(rows[i]) for i in going]
+
+
+def test_batched_equals_one_at_a_time_past_every_window(
+    any_policy: Policy, prompts: list[tuple[str, list[int]]]
+) -> None:
+    runs = [
+        Engine(any_policy, Sampling(max_new_tokens=9), Terms(), seed=0, rows=rows).run(prompts, 2)
+        for rows in (1, 4, 64)
+    ]
+    assert (
+        [row.token_ids for row in runs[0]] == [row.token_ids for row in runs[1]] == [row.token_ids for row in runs[2]]
+    )
+
+
+@torch.inference_mode()
 def test_a_prompt_longer_than_the_rows_that_enter_does_not_disturb_them(policy: Policy) -> None:
     """One prefill of a long and a short prompt; only the short one enters, where the long one would not fit."""
     long, short = list(range(3, 14)), [20, 21]
-    source, _ = policy.prefill([long, short], None)
+    source, _ = policy.prefill([long, short])
     cache = policy.cache(rows=1, capacity=8)
     cache.settle(2)
     cache.enter(source, [1])
@@ -125,7 +190,7 @@ def test_a_prompt_longer_than_the_rows_that_enter_does_not_disturb_them(policy: 
 def test_select_may_permute_and_repeat_rows(policy: Policy) -> None:
     """What a chunk boundary of a search with several beams needs."""
     rows = [[5, 6, 7], [8, 9], [10]]
-    source, _ = policy.prefill(rows, None)
+    source, _ = policy.prefill(rows)
     cache = policy.cache(rows=3, capacity=8)
     cache.settle(3)
     cache.enter(source, [0, 1, 2])

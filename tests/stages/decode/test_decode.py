@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.decode import scorers
 from stages.decode.decode import Decode
-from stages.decode.guides import ScalarValue
+from stages.decode.engine import Engine
+from stages.decode.guides import Implicit, ScalarValue, Sum
 from stages.decode.policy import CausalLM
 from stages.decode.sampling import Sampling
-from stages.decode.search import BestOf
+from stages.decode.scorers import Explicit
+from stages.decode.search import BestOf, ChunkSearch
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime
@@ -113,6 +118,44 @@ def test_kl_is_not_claimed_where_there_is_no_closed_form(stage, head: Path, tmp_
     assert all(math.isnan(row.kl) and row.kl_kind == "none" for row in [*both, *greedy])
 
 
+def test_ivg(stage, tuned_model: Path, head: Path, tmp_path: Path) -> None:
+    """Implicit value per token, explicit value per chunk: no KL is claimed, all rows count."""
+    guide, search = Implicit(CausalLM(tuned_model)), ChunkSearch(2, 2, 2, Explicit(head))
+    rows = generations(stage(guide=guide, search=search, method="ivg"), tmp_path / "ivg")
+    base = generations(stage(), tmp_path / "base")
+    assert [(row.prompt_id, row.sample) for row in rows] == [("p1", 0), ("p3", 0)]
+    assert all(math.isnan(row.kl) and row.kl_kind == "none" for row in rows)
+    assert all(row.tokens > 4 * other.tokens for row, other in zip(rows, base, strict=True))
+    none = generations(stage(guide=guide, search=ChunkSearch(2, 2, 2, None)), tmp_path / "none")
+    assert all(row.kl > 0 and row.kl_kind == "exact" for row in none)
+
+
+def test_each_model_encodes_the_prompt_with_its_own_chat_template(
+    stage, folder: Path, tiny_model: Path, tuned_model: Path, tmp_path: Path
+) -> None:
+    """A tuned model with a template of its own: its lane's prompt differs, the response's tokens are shared."""
+    message = [{"role": "user", "content": "the cast"}]
+    write(folder / "prompts.parquet", Prompt, [Prompt(id="p", part="test", text="the cast", messages=message)])
+    copies = {}
+    for name, source, template in (
+        ("base", tiny_model, "{{ messages[0].content }}"),
+        ("tuned", tuned_model, "{{ messages[0].content }} is superb"),
+    ):
+        copies[name] = tmp_path / name
+        shutil.copytree(source, copies[name])
+        (copies[name] / "chat_template.jinja").write_text(template)
+    guide = Implicit(CausalLM(copies["tuned"]))
+    (own,) = generations(stage(policy=CausalLM(copies["base"]), guide=guide), tmp_path / "own")
+    sampling, policy = Sampling(max_new_tokens=5), CausalLM(copies["base"]).load("cpu")
+    terms = guide.open(policy, sampling)
+    prompt, longer = (policy.tokenizer(text)["input_ids"] for text in ("the cast", "the cast is superb"))
+    terms.lanes.encode([prompt], [Prompt(id="p", part="test", text="", messages=message)], 5)
+    assert [lane.prompts for lane in terms.lanes.all] == [[prompt], [longer]]
+    tuned = CausalLM(copies["tuned"]).load("cpu")
+    (alone,) = Engine(tuned, sampling, Terms(), seed=0, rows=1).run([("p", longer)], 1)
+    assert own.token_ids == alone.token_ids  # z_base + (z_tuned − z_base)
+
+
 def test_rows_and_progress_change_nothing(stage, head: Path, tmp_path: Path) -> None:
     guide = ScalarValue(head, beta=2.0, k=4)
     one = generations(stage(guide=guide, samples=3, runtime=Runtime(rows=1)), tmp_path / "one")
@@ -129,6 +172,13 @@ def test_rows_and_progress_change_nothing(stage, head: Path, tmp_path: Path) -> 
         ({"sampling": Sampling(temperature=0.0)}, "sampling.temperature"),
         ({"sampling": Sampling(max_new_tokens=300)}, "prompts"),
         ({"search": BestOf(0, Vowels())}, "search.n"),
+        ({"search": ChunkSearch(beams=0)}, "search.beams"),
+        ({"search": ChunkSearch(chunk=-1)}, "search.chunk"),
+        ({"search": ChunkSearch(scorer=Explicit(Path("nowhere")))}, "search.scorer.folder"),
+        ({"search": ChunkSearch(scorer=scorers.Implicit(CausalLM(Path("nowhere"))))}, "search.scorer.tuned.folder"),
+        ({"guide": Implicit(CausalLM(Path("nowhere")))}, "guide.tuned.folder"),
+        ({"guide": Sum([])}, "guide.guides"),
+        ({"sampling": Sampling(min_p=1.0)}, "sampling.min_p"),
         ({"prompts": Path("nowhere")}, "prompts"),
         ({"policy": CausalLM(Path("nowhere"))}, "policy.folder"),
     ],

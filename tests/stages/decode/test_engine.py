@@ -224,17 +224,18 @@ def test_eos_ends_a_row_and_counts_as_its_last_token(decode, policy: Policy) -> 
 def test_eos_can_be_made_a_candidate(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
     sampling = Sampling()
     for force in (False, True):
-        steering = ScalarValue(head, k=3, force_eos_candidate=force).open(policy, sampling)
+        terms = ScalarValue(head, k=3, force_eos_candidate=force).open(policy, sampling)
+        engine = Engine(policy, sampling, terms, seed=0, rows=8)
         seen: list[bool] = []
-        original = steering.propose
+        original = engine.steering.propose
 
-        def propose(base, uniforms, original=original, seen=seen, steering=steering):  # type: ignore[no-untyped-def]
-            proposal = original(base, uniforms)
+        def propose(uniforms, original=original, seen=seen):  # type: ignore[no-untyped-def]
+            proposal = original(uniforms)
             seen.extend((proposal.ids[:, :3] == policy.eos).any(1).tolist())
             return proposal
 
-        steering.propose = propose  # type: ignore[method-assign]
-        Engine(policy, sampling, steering, seed=0, rows=8).run(prompts, 1)
+        engine.steering.propose = propose  # type: ignore[method-assign]
+        engine.run(prompts, 1)
         assert all(seen) == force
 
 
@@ -277,10 +278,10 @@ def test_logits_that_are_not_finite_name_model_prompt_and_step(tiny_model: Path,
 
 
 def test_values_that_are_not_finite_name_the_value_model(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
-    steering = ScalarValue(head).open(policy, Sampling())
-    steering.head.last.bias.fill_(math.nan)
+    terms = ScalarValue(head).open(policy, Sampling())
+    terms.scalar[0].head.last.bias.fill_(math.nan)  # type: ignore[attr-defined]
     with pytest.raises(FloatingPointError, match=r"values of .*head.* are not finite at step 0 of prompt 'p0'"):
-        Engine(policy, Sampling(), steering, seed=0, rows=8).run(prompts, 1)
+        Engine(policy, Sampling(), terms, seed=0, rows=8).run(prompts, 1)
 
 
 def test_progress_ends_at_the_total(policy: Policy, prompts: Prompts) -> None:

@@ -3,24 +3,39 @@
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from stages.decode.guides import ScalarValue, ScalarValueSteering
+from stages.decode.guides import ScalarValue
 from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Base, Sampling
+from stages.decode.sampling import Sampling
+from stages.decode.steering import Candidates, Steering, Terms
 from stages.errors import BadInput
 
 
-class Given(torch.nn.Module):
-    """A head that reads the value out of a one-dimensional hidden state."""
+class Given:
+    """A lane and a term whose states are one-dimensional: the value itself."""
 
-    layer = 0
+    name = "given"
+    flops = 0.0
+    device = torch.device("cpu")
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return hidden
+    def __init__(self, logits: torch.Tensor, eos: int, beta: float) -> None:
+        self.logits, self.beta, self.lane = logits, beta, self
+        self.policy = SimpleNamespace(eos=eos)
+        self.base = self
+        self.read = (torch.zeros(len(logits), 1),)
+
+    def values(self, read: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return read[0][..., 0].double() * self.beta
+
+
+def given(logits: torch.Tensor, eos: int, beta: float, sampling: Sampling, candidates: Candidates) -> Steering:
+    lane = Given(logits, eos, beta)
+    return Steering(Terms(None, [], [lane], candidates), lane, sampling)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("outside", ["mean", "prefix", "drop"])
@@ -30,15 +45,14 @@ def test_tokens_are_drawn_as_often_as_the_tilted_policy_says(outside: str, beta:
     shrinks with β = 2 and grows with β = −2, so both origins of the outside token are drawn from."""
     n, values = 40_000, np.array([1.0, 0.5, 1.5])
     p = np.array([0.05, 0.3, 0.02, 0.08, 0.2, 0.15, 0.1, 0.1])
-    guide = ScalarValue(Path("unused"), beta=beta, k=3, outside=outside)
-    steering = ScalarValueSteering(guide, Given(), 0, 7, greedy=False)  # type: ignore[arg-type]
     logits = torch.tensor(p).log().float().expand(n, -1)
+    steering = given(logits, 7, beta, Sampling(), Candidates(3, outside))
     draws = torch.from_numpy(np.random.default_rng(0).random((n, 3)))
-    proposal = steering.propose(Base.of(logits, Sampling()), draws)
+    proposal = steering.propose(draws)
     assert proposal.ids[0, :3].tolist() == [1, 4, 5]  # the most likely three
     hidden = torch.zeros(n, steering.width, 1)
     hidden[:, :3, 0] = torch.tensor(values)
-    choice = steering.choose(proposal, hidden, torch.zeros(n, 1))
+    choice = steering.choose(proposal, {steering.scored[0]: (hidden,)})
     weight = p.copy() if outside != "drop" else np.zeros(8)
     weight[[1, 4, 5]] = p[[1, 4, 5]] * np.exp(beta * (values - (0 if outside == "prefix" else 1)))
     pi = weight / weight.sum()
@@ -50,12 +64,12 @@ def test_tokens_are_drawn_as_often_as_the_tilted_policy_says(outside: str, beta:
 
 def test_a_forced_eos_that_truncation_removed_is_no_part_of_the_mean() -> None:
     """Top-k leaves tokens 1, 4, 5, 6 and 7; EOS = 2 takes the third place with base probability 0."""
-    guide = ScalarValue(Path("unused"), beta=1.0, k=3, force_eos_candidate=True)
-    steering = ScalarValueSteering(guide, Given(), 0, 2, greedy=False)  # type: ignore[arg-type]
     logits = torch.tensor([[0.05, 0.3, 0.02, 0.08, 0.2, 0.15, 0.1, 0.1]]).log()
-    proposal = steering.propose(Base.of(logits, Sampling(top_k=5)), torch.full((1, 3), 0.01, dtype=torch.float64))
+    steering = given(logits, 2, 1.0, Sampling(top_k=5), Candidates(3, force_eos=True))
+    proposal = steering.propose(torch.full((1, 3), 0.01, dtype=torch.float64))
     assert proposal.ids[0, :3].tolist() == [1, 4, 2]
-    choice = steering.choose(proposal, torch.tensor([[[1.0], [0.0], [90.0], [0.0]]]), torch.zeros(1, 1))
+    read = torch.tensor([[[1.0], [0.0], [90.0], [0.0]]])
+    choice = steering.choose(proposal, {steering.scored[0]: (read,)})
     # c = ½: weights .3·e^.5, .2·e^−.5, outside .35
     assert choice.token.item() == 1
     z = 0.3 * math.exp(0.5) + 0.2 * math.exp(-0.5) + 0.35
@@ -104,7 +118,8 @@ def test_a_folder_without_a_value_model_is_refused(policy: Policy, tmp_path: Pat
 def test_one_of_several_rewards_must_be_named(policy: Policy, make_head) -> None:
     both = make_head(rewards=("proxy", "length"))
     assert refusal(ScalarValue(both), policy).field == "guide.reward"
-    assert ScalarValue(both, reward="length").open(policy, Sampling()).column == 1
+    opened = ScalarValue(both, reward="length", beta=2.0).open(policy, Sampling())
+    assert opened.scalar[0].weights.tolist() == [0, 2]  # type: ignore[attr-defined]
 
 
 def test_a_policy_of_unknown_type_is_refused(tiny_model: Path) -> None:

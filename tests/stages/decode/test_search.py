@@ -69,6 +69,14 @@ def test_kl_bound() -> None:
     assert BestOf(1, Length()).kl() == 0
 
 
+def test_the_bound_holds_for_a_fair_coin() -> None:
+    """Best of 16 is heads unless all are tails: p = 1 − 2⁻¹⁶, KL = p·log 2p + (1 − p)·log 2(1 − p) = .693."""
+    p = 1 - 2**-16
+    exact = p * math.log(2 * p) + (1 - p) * math.log(2 * (1 - p))
+    assert exact == pytest.approx(0.693, abs=5e-4)
+    assert exact < BestOf(16, Length()).kl()
+
+
 def test_a_reward_that_is_not_finite_is_named() -> None:
     with pytest.raises(FloatingPointError, match=r"Broken: reward is not finite for prompt 'b', sample 1"):
         BestOf(2, Broken()).choose(PROMPTS, rows())

@@ -1,0 +1,328 @@
+"""How fast guided decoding is on SmolLM2, against baselines written here plainly, as public code does it.
+
+    make bench          (or: python tests/bench/decode.py [name …] for the rows whose names hold one of the words)
+
+Ratios come from alternating runs of both sides, so that what else the machine does falls on both; each is the median of
+the pairs, its spread the quartiles.
+"""
+
+import copy
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from stages.decode import scorers
+from stages.decode.chunk import ChunkEngine
+from stages.decode.engine import Engine
+from stages.decode.guides import ScalarValue
+from stages.decode.lanes import Lanes
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
+from stages.learn.value_model import ValueHead, fingerprint
+
+ROOT = Path(__file__).parents[2]
+PREFIX, ROWS = 128, 8
+Row = dict[str, Any]
+
+
+def model_folder() -> Path:
+    """SmolLM2 as a Hugging Face folder; converted once from its package (conf/model/smollm2.yaml)."""
+    folder = Path(os.environ.get("TILT_BENCH_MODEL", ROOT / "runs/bench/smollm2"))
+    if not (folder / "config.json").is_file():
+        import yaml
+
+        from stages.assets import PackageModel
+
+        load = yaml.safe_load((ROOT / "conf/model/smollm2.yaml").read_text(encoding="utf-8"))["load"]
+        folder.mkdir(parents=True, exist_ok=True)
+        PackageModel(**{key: value for key, value in load.items() if key not in ("_target_", "resources")}).run(folder)
+    return folder
+
+
+def value_head(trunk: Path, folder: Path) -> Path:
+    """An mlp head of random weights on layer 20."""
+    head = ValueHead(size=576, rewards=("proxy",), layer=20, head="mlp", trunk=fingerprint(trunk))
+    torch.nn.init.normal_(head.last.weight, std=0.05)
+    folder.mkdir(exist_ok=True)
+    head.save(folder)
+    return folder
+
+
+def started(engine: Engine, ids: list[list[int]], samples: int = 1) -> Engine:
+    """The engine with its first rows in, before the first step; limits are high enough for what is timed."""
+    prompts = [(str(index), one) for index, one in enumerate(ids)]
+    engine.prompts, engine.asked = prompts, None
+    engine.lanes.encode(ids, None, engine.sampling.max_new_tokens)
+    engine.done, engine.total = [], len(ids) * samples
+    engine.wanted = [(prompt, sample) for prompt in range(len(ids)) for sample in range(samples)]
+    engine._begin()
+    engine._refill(engine.capacity)
+    return engine
+
+
+def tokens(count: int, length: int) -> list[list[int]]:
+    return torch.randint(100, 40000, (count, length), generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def paired(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of both, alternating; the first pair warms up."""
+    times = [(seconds(ours), seconds(theirs)) for _ in range(pairs + 1)][1:]
+    return [a for a, _ in times], [b for _, b in times]
+
+
+def row(name: str, values: list[float], unit: str, bar: float | None, at_least: bool = False) -> Row:
+    """A row of latest.json; prints median and quartiles."""
+    middle = statistics.median(values)
+    low, high = (min(values), max(values)) if len(values) < 4 else statistics.quantiles(values, n=4)[::2]
+    holds = True if bar is None else middle >= bar if at_least else middle <= bar
+    asked = "" if bar is None else f"   ({'≥' if at_least else '≤'} {bar}: {'yes' if holds else 'NO'})"
+    print(f"{name:<66} {middle:>9.3g} {unit:<9} [{low:.3g} – {high:.3g}]{asked}", flush=True)
+    return {"name": name, "value": middle, "unit": unit, "bar": bar, "holds": holds}
+
+
+def ratios(a: list[float], b: list[float]) -> list[float]:
+    return [x / y for x, y in zip(a, b, strict=True)]
+
+
+# the baselines
+
+
+class Plain:
+    """The model as it comes, with transformers' own cache over `ROWS` rows of `PREFIX` tokens."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy, self.model = policy, policy.model
+        self.ids = torch.tensor(tokens(ROWS, PREFIX))
+        self.cache = DynamicCache()
+        self.model(input_ids=self.ids, past_key_values=self.cache, use_cache=True)
+
+    def candidates(self, k: int) -> None:
+        """One masked forward of k candidates a row, logits of one: the least any implementation can do."""
+        size = PREFIX + k
+        mask = torch.full((k, k), torch.finfo(self.policy.dtype).min, dtype=self.policy.dtype).fill_diagonal_(0)
+        mask = torch.cat([torch.zeros(k, PREFIX, dtype=self.policy.dtype), mask], dim=1).expand(ROWS, 1, k, size)
+        out = self.model.model(
+            input_ids=self.ids[:, :k],
+            attention_mask=mask,
+            position_ids=torch.full((ROWS, k), PREFIX),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.model.lm_head(out.last_hidden_state[:, 0])
+        self.cache.crop(-k)
+
+    def token(self) -> None:
+        """The next token of every row."""
+        self.model(input_ids=self.ids[:, :1], past_key_values=self.cache, use_cache=True)
+        self.cache.crop(-1)
+
+    def replicated(self, k: int) -> None:
+        """The base token; its cache replicated k times, a candidate a row; top-k, softmax and the draw."""
+        self.token()
+        cache = copy.deepcopy(self.cache)
+        cache.batch_repeat_interleave(k)
+        out = self.model(
+            input_ids=self.ids[:, :k].reshape(-1, 1), past_key_values=cache, use_cache=True, output_hidden_states=True
+        )
+        self._choose(out.hidden_states[20][:, -1].view(ROWS, k, -1), out.logits[:ROWS, -1], k)
+
+    def without_cache(self, k: int) -> None:
+        """One candidate after the other, the whole prefix each time (the official decoder's work, DESIGN §8.1)."""
+        states = []
+        for candidate in range(k):
+            ids = torch.cat([self.ids, self.ids[:, candidate : candidate + 1]], dim=1)
+            out = self.model(input_ids=ids, use_cache=False, output_hidden_states=True)
+            states.append(out.hidden_states[20][:, -1])
+        self._choose(torch.stack(states, 1), out.logits[:, -1], k)
+
+    def _choose(self, states: torch.Tensor, logits: torch.Tensor, k: int) -> None:
+        values = states.float().mean(dim=2)
+        top = logits.float().topk(k, dim=1)
+        torch.multinomial(torch.softmax(top.values + values - values.mean(dim=1, keepdim=True), dim=1), 1)
+
+
+# the rows
+
+
+def vas(policy: Policy, head: Path, separate: ScalarValue) -> Iterator[Row]:
+    sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=400)
+    plain = Plain(policy)
+    for k in (10, 20):
+        terms = ScalarValue(head, beta=4.0, k=k).open(policy, sampling)
+        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
+        ours, bare = paired(engine._step, lambda k=k: plain.candidates(k), 12)
+        yield row(f"VAS step ÷ bare candidate forward, value on the trunk, k = {k}", ratios(ours, bare), "×", 1.25)
+        terms = ScalarValue(**{**vars(separate), "k": k}).open(policy, sampling)
+        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
+        ours, bare = paired(engine._step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
+        yield row(f"VAS step ÷ (base token + candidates), separate value, k = {k}", ratios(ours, bare), "×", 1.2)
+    terms = ScalarValue(head, beta=4.0, k=10).open(policy, sampling)
+    engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
+    theirs, ours = paired(lambda: plain.replicated(10), engine._step, 6)
+    yield row("replicating the cache k = 10 times ÷ VAS step", ratios(theirs, ours), "×", 2.0, at_least=True)
+    theirs, ours = paired(lambda: plain.without_cache(10), engine._step, 2)
+    yield row(
+        "one candidate at a time without cache ÷ VAS step, k = 10", ratios(theirs, ours), "×", 30.0, at_least=True
+    )
+
+
+def throughput(policy: Policy, head: Path) -> Iterator[Row]:
+    sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=400)
+    for size in (1, 4, 16, 64):
+        engine = started(Engine(policy, sampling, Terms(), seed=0, rows=size), tokens(size, PREFIX))
+        times = [seconds(engine._step) for _ in range(9)][1:]
+        yield row(f"base tokens per second, B = {size}", [size / one for one in times], "tokens/s", None)
+    for k in (1, 5, 10, 20, 50):
+        terms = ScalarValue(head, beta=4.0, k=k).open(policy, sampling)
+        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
+        times = [seconds(engine._step) for _ in range(7)][1:]
+        yield row(f"VAS tokens per second, B = {ROWS}, k = {k}", [ROWS / one for one in times], "tokens/s", None)
+
+
+def search_engine(policy: Policy, other: CausalLM, head: Path, rows: int, limit: int) -> ChunkEngine:
+    """IVG: implicit value per token, explicit value of a model that only scores; W = 4, K = 4, L = 5."""
+    sampling = Sampling(temperature=0.7, max_new_tokens=limit)
+    lanes = Lanes(policy)
+    score = scorers.Explicit(head, other).open(lanes)
+    return ChunkEngine(policy, sampling, Terms(lanes), score, beams=4, successors=4, chunk=5, seed=0, rows=rows)
+
+
+def reencoded_chunk(policy: Policy, beams: torch.Tensor) -> None:
+    """A chunk as public code does it: all beams through the tokenizer, a new prefill, 5 tokens, and the scorer reads
+    everything again."""
+    texts = [policy.tokenizer.decode(one) for one in beams.tolist()]
+    [policy.tokenizer(text) for text in texts]
+    cache = DynamicCache()
+    out = policy.model(input_ids=beams, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    ids = beams
+    for _ in range(5):
+        token = torch.multinomial(torch.softmax(out.logits[:, -1].float() / 0.7, dim=1), 1)
+        ids = torch.cat([ids, token], dim=1)
+        out = policy.model(input_ids=token, past_key_values=cache, use_cache=True)
+    policy.model(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+
+
+def ivg(policy: Policy, other: CausalLM, head: Path) -> Iterator[Row]:
+    policy.eos = -1  # no beam ends: the same work every chunk
+    engine = search_engine(policy, other, head, 16, 20)
+    read, drawn = [], []
+    score, append = engine._score, engine._append
+
+    def scored(rows: Any) -> None:
+        before = sum(one.tokens for one in rows)
+        score(rows)
+        read.append(sum(one.tokens for one in rows) - before)
+
+    def appended(choice: Any) -> None:
+        drawn.append(len(choice.token))
+        append(choice)
+
+    engine._score, engine._append = scored, appended  # type: ignore[method-assign]
+    prompts = [("a", tokens(1, 64)[0])]
+    engine.run(prompts, 1)
+    yield row("IVG scorer tokens per generated token, W = K = 4, L = 5", [sum(read) / sum(drawn)], "tokens", 1.1)
+
+    beams = torch.tensor(tokens(16, 464))  # prompt 400, half of 128 new tokens
+    engine = search_engine(policy, other, head, 16, 128)
+    chunks: list[float] = []
+    compare, mark = engine._compare, [0.0]
+
+    def compared() -> None:
+        compare()
+        now = time.perf_counter()
+        chunks.append(now - mark[0])
+        if len(chunks) in (13, 14, 15):  # around 64 of the 128 new tokens
+            theirs.append(seconds(lambda: reencoded_chunk(policy, beams)))
+        mark[0] = time.perf_counter()
+
+    theirs: list[float] = []
+    engine._compare = compared  # type: ignore[method-assign]
+    mark[0] = time.perf_counter()
+    engine.run([("a", tokens(1, 400)[0])], 1)
+    yield row(
+        "decode-and-re-encode ÷ IVG chunk, prompt 400, token 64 of 128",
+        ratios(theirs, chunks[12:15]),
+        "×",
+        5.0,
+        at_least=True,
+    )
+
+    many = [(str(index), ids) for index, ids in enumerate(tokens(8, 64))]
+    speeds = []
+    for _ in range(2):
+        alone = seconds(lambda: search_engine(policy, other, head, 16, 15).run(many, 1))
+        together = seconds(lambda: search_engine(policy, other, head, 128, 15).run(many, 1))
+        speeds.append(alone / together)
+    yield row("IVG, 8 prompts together ÷ one at a time (throughput)", speeds, "×", 2.0, at_least=True)
+
+
+def peak(folder: Path, head: Path) -> Iterator[Row]:
+    """In a process of its own: peak resident size less that after the imports, 128 rows, prefix 128, 32 new tokens."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--peak", str(folder), str(head)], capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    yield row("peak memory ÷ (weights + caches), 128 rows", [found["peak"] / found["arithmetic"]], "×", 1.3)
+
+
+def measure_peak(folder: Path, head: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    policy = CausalLM(folder, "bfloat16").load("cpu")
+    sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=32)
+    lanes = Lanes(policy)
+    score = scorers.Explicit(head).open(lanes)
+    engine = ChunkEngine(policy, sampling, Terms(lanes), score, beams=4, successors=4, chunk=5, seed=0, rows=128)
+    engine.run([(str(index), ids) for index, ids in enumerate(tokens(8, PREFIX))], 1)
+    config = policy.config
+    weights = sum(p.numel() * p.element_size() for p in policy.model.parameters())
+    per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
+    arithmetic = weights + per_slot * 128 * (PREFIX + 32)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"peak": after - before, "arithmetic": arithmetic}))
+
+
+def rows(only: list[str] | None = None) -> list[Row]:
+    """All rows (of the parts named); prints each as it is there."""
+    folder = model_folder()
+    found: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
+        twin = Path(scratch) / "twin"  # a second model of the same size, which is not the policy
+        shutil.copytree(folder, twin)
+        head, other_head = value_head(folder, Path(scratch) / "head"), value_head(folder, Path(scratch) / "other")
+        other = CausalLM(twin, "bfloat16")
+        parts: dict[str, Callable[[Policy], Iterator[Row]]] = {
+            "peak": lambda policy: peak(folder, head),
+            "vas": lambda policy: vas(policy, head, ScalarValue(other_head, beta=4.0, model=other)),
+            "ivg": lambda policy: ivg(policy, other, other_head),
+            "throughput": lambda policy: throughput(policy, head),
+        }
+        for name, part in parts.items():
+            if not only or name in only:
+                found += list(part(CausalLM(folder, "bfloat16").load("cpu")))
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--peak"]:
+        measure_peak(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        rows(sys.argv[1:])

@@ -1,0 +1,136 @@
+"""How decoding ends before its time: stopping strings, and too little memory."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages.decode.engine import Engine, Response
+from stages.decode.guides import ScalarValue
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Sampling
+from stages.decode.scorers import Explicit
+from stages.decode.search import ChunkSearch
+from stages.decode.steering import Terms
+from stages.errors import BadInput
+from stages.records import Prompt
+
+Prompts = list[tuple[str, list[int]]]
+
+
+def tokens(responses: list[Response]) -> list[list[int]]:
+    return [response.token_ids for response in responses]
+
+
+def test_a_stopping_string_ends_the_response_and_is_cut_from_its_text(decode: Any, policy: Policy) -> None:
+    """Each free response is cut where the string first appears; tokens up to there stay the same."""
+    free = decode(samples=4, max_new_tokens=8)
+    stop = "e"
+    cut = decode(samples=4, max_new_tokens=8, stop=[stop, "never to be seen"])
+    assert {row.finished for row in cut} == {True, False}
+    for whole, short in zip(free, cut, strict=True):
+        assert whole.token_ids[: len(short.token_ids)] == short.token_ids
+        assert short.text == whole.text.split(stop)[0]
+        assert short.finished == (stop in whole.text or whole.finished)
+        if stop in whole.text:
+            assert stop in str(policy.tokenizer.decode(short.token_ids, skip_special_tokens=True))
+            assert stop not in str(policy.tokenizer.decode(short.token_ids[:-1], skip_special_tokens=True))
+
+
+def test_an_empty_stopping_string_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"sampling\.stop: an empty string"):
+        Sampling(stop=[""]).check()
+
+
+class Crowded:
+    """A policy whose forwards fail with more rows than fit, as its device would."""
+
+    def __init__(self, policy: Policy, fits: int, error: BaseException) -> None:
+        self.original, self.fits, self.error, self.refused = policy.step, fits, error, 0
+
+    def __call__(self, ids: torch.Tensor, cache: Any, layers: Any = ()) -> Any:
+        if len(ids) > self.fits:
+            self.refused += 1
+            raise self.error
+        return self.original(ids, cache, layers)
+
+
+ERRORS = [
+    torch.OutOfMemoryError("out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["device", "cpu", "python"])
+def test_out_of_memory_halves_the_rows_and_changes_nothing(
+    decode: Any, tiny_model: Path, prompts: Prompts, head: Path, error: BaseException
+) -> None:
+    """16 rows do not fit, nor 8; 4 do."""
+    guide, sampling = ScalarValue(head, beta=2.0, k=4), Sampling(max_new_tokens=6)
+    policy = CausalLM(tiny_model).load("cpu")
+    crowded = Crowded(policy, 5, error)
+    policy.step = crowded  # type: ignore[method-assign]
+    engine = Engine(policy, sampling, guide.open(policy, sampling), seed=0, rows=16)
+    with pytest.warns(UserWarning, match="out of memory: decoding goes on with 4 rows at a time"):
+        rows = engine.run(prompts, 4)
+    assert crowded.refused == 2
+    assert tokens(rows) == tokens(decode(guide, samples=4))
+
+
+def test_what_was_done_before_memory_ran_out_is_kept(tiny_model: Path, prompts: Prompts, decode: Any) -> None:
+    policy, calls = CausalLM(tiny_model).load("cpu"), iter(range(1000))
+    original = policy.step
+    broken: list[int] = []
+
+    def step(ids: torch.Tensor, cache: Any, layers: Any = ()) -> Any:
+        if next(calls) == 8:
+            broken.append(len(ids))
+            raise ERRORS[0]
+        return original(ids, cache, layers)
+
+    policy.step = step  # type: ignore[method-assign]
+    engine = Engine(policy, Sampling(max_new_tokens=6), Terms(), seed=0, rows=4)
+    done: list[int] = []
+    begin = engine._begin
+
+    def begun() -> None:
+        done.append(len(engine.done))
+        begin()
+
+    engine._begin = begun  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="2 rows"):
+        rows = engine.run(prompts, 2)
+    assert done == [0, 4]  # the first four were done after five forwards
+    assert tokens(rows) == tokens(decode())
+
+
+def test_a_single_row_that_does_not_fit_is_an_error(tiny_model: Path, prompts: Prompts) -> None:
+    policy = CausalLM(tiny_model).load("cpu")
+    policy.step = Crowded(policy, 0, ERRORS[0])  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
+        Engine(policy, Sampling(), Terms(), seed=0, rows=4).run(prompts, 1)
+
+
+def test_other_errors_are_not_taken_for_it(tiny_model: Path, prompts: Prompts) -> None:
+    policy = CausalLM(tiny_model).load("cpu")
+    policy.step = Crowded(policy, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))  # type: ignore
+    with pytest.raises(RuntimeError, match="mat1"):
+        Engine(policy, Sampling(), Terms(), seed=0, rows=4).run(prompts, 1)
+
+
+def test_a_search_shrinks_by_whole_groups(tiny_model: Path, prompts: Prompts, head: Path) -> None:
+    """W·K = 4: 16 rows do not fit, 8 do; less than one group there can't be."""
+    asked = [Prompt(id=name, part="test", text=name) for name, _ in prompts]
+    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, Explicit(head))
+    free = CausalLM(tiny_model).load("cpu")
+    expected = search.decode(free, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=64)
+    policy = CausalLM(tiny_model).load("cpu")
+    policy.step = Crowded(policy, 8, ERRORS[0])  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="8 rows"):
+        rows = search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)
+    assert tokens(rows) == tokens(expected)
+    policy.step = Crowded(free, 3, ERRORS[0])  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
+        search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)
