@@ -1,0 +1,48 @@
+"""On the demo's language model: the summed exact KL agrees with the Monte-Carlo log-ratio within its error."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from stages.assets import PackageModel
+from stages.decode.engine import Engine
+from stages.decode.guides import ScalarValue
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Sampling
+from stages.learn.value_model import ValueHead, fingerprint
+
+pytestmark = pytest.mark.assets
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+    folder = tmp_path_factory.mktemp("smollm2")
+    from conf.schema import register_schemas
+
+    register_schemas()
+    with initialize_config_module(config_module="conf", version_base="1.3"):
+        load: dict[str, Any] = dict(compose("config", ["hydra/launcher=basic", "hydra/sweeper=basic"]).model.load)
+    PackageModel(**{key: value for key, value in load.items() if key not in ("_target_", "resources")}).run(folder)
+    return CausalLM(folder).load("cpu")
+
+
+def test_exact_kl_agrees_with_the_log_ratio(demo: Policy, tmp_path: Path) -> None:
+    head = ValueHead(size=576, rewards=("proxy",), layer=20, trunk=fingerprint(demo.folder))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=generator) * 0.02)
+    head.save(tmp_path)
+    sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=8)
+    terms = ScalarValue(tmp_path, beta=2.0, k=10).open(demo, sampling)
+    ids = list(demo.tokenizer("Movie review: The story of")["input_ids"])
+    rows = Engine(demo, sampling, terms, seed=0, rows=64).run([("a", ids)], 128)
+    kl = np.array([row.kl for row in rows])
+    ratio = np.array([row.logprob - row.base_logprob for row in rows])
+    assert kl.mean() > 0.1
+    assert abs((kl - ratio).mean()) < 4 * (kl - ratio).std() / math.sqrt(len(kl))
+    assert kl.std() < ratio.std()
