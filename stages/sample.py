@@ -56,6 +56,8 @@ class Sample:
         self.sampling.check()
         require_positive(self.samples)
         prompts = block(read_parts(self.prompts, self.parts), shard)
+        if not prompts:  # more shards than prompts
+            return [], 0.0
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
         engine = Engine(

@@ -26,6 +26,9 @@ from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_room
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime
+from stages.shards import block, merge
+
+FILE = "generations.parquet"
 
 
 def read_parts(folder: Path, parts: Sequence[str], field: str = "parts") -> list[Prompt]:
@@ -79,13 +82,29 @@ class Decode:
 
     def run(self, out: Path) -> None:
         """Raises BadInput for what cannot be used, FloatingPointError where a model's numbers are not finite."""
+        generations, seconds = self._generations(None)
+        write(Path(out) / FILE, Generation, generations)
+        self._report(generations, seconds)
+
+    def run_shard(self, out: Path, index: int, count: int) -> None:
+        """The responses to a consecutive part of the prompts: no draw depends on which prompts are decoded together."""
+        write(Path(out) / FILE, Generation, self._generations((index, count))[0])
+
+    def merge(self, parts: list[Path], out: Path) -> None:
+        """All shards' responses, as `run` would have written them."""
+        self._report(merge(parts, out, FILE, Generation), None)
+
+    def _generations(self, shard: tuple[int, int] | None) -> tuple[list[Generation], float]:
+        """The shard's responses, all where there is none, and the seconds that decoding took."""
         self.sampling.check()
         require_positive(self.samples)
         if self.guide is not None:
             self.guide.check()
         if self.search is not None:
             self.search.check()
-        prompts = read_parts(self.prompts, self.parts)
+        prompts = block(read_parts(self.prompts, self.parts), shard)
+        if not prompts:  # more shards than prompts
+            return [], 0.0
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
         terms = Terms() if self.guide is None else self.guide.open(policy, self.sampling)
@@ -98,9 +117,7 @@ class Decode:
                 policy, self.sampling, terms, prompts, encoded, samples=self.samples, **settings
             )
         seconds = time.perf_counter() - begun
-        generations = [self._generation(prompts[row.prompt], row, seconds / len(responses)) for row in responses]
-        write(Path(out) / "generations.parquet", Generation, generations)
-        self._report(generations, seconds)
+        return [self._generation(prompts[row.prompt], row, seconds / len(responses)) for row in responses], seconds
 
     def _kl(self, response: Response) -> tuple[float, str]:
         """KL of the sequence and its kind; nan, `none` where no closed form holds."""
@@ -131,12 +148,14 @@ class Decode:
             seconds=seconds,
         )
 
-    def _report(self, generations: Sequence[Generation], seconds: float) -> None:
+    def _report(self, generations: Sequence[Generation], seconds: float | None) -> None:
+        """`seconds` is the wall time of one process, None where several had a part in it."""
         lengths = [len(generation.token_ids) for generation in generations]
+        speed = {"tokens_per_second": sum(lengths) / seconds} if seconds else {}
         self.runtime.metrics(
-            {
+            speed
+            | {
                 "kl": float(np.mean([generation.kl for generation in generations])),
-                "tokens_per_second": sum(lengths) / seconds,
                 "length": float(np.mean(lengths)),
                 "finished": float(np.mean([generation.finished for generation in generations])),
             }

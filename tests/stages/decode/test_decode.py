@@ -193,3 +193,28 @@ def test_bad_input_is_named(stage, tmp_path: Path, fields: dict[str, Any], field
 def test_too_many_candidates_are_refused(stage, head: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"guide\.k: 60000 candidates, but the vocabulary has"):
         stage(guide=ScalarValue(head, k=60000)).run(tmp_path)
+
+
+@pytest.mark.parametrize("method", ["guided", "best of n", "chunk search"])
+def test_shards_merge_into_the_same_generations(stage, head: Path, tmp_path: Path, method: str) -> None:
+    fields: dict[str, Any] = {
+        "guided": {"guide": ScalarValue(head, beta=3.0, k=6), "samples": 2},
+        "best of n": {"search": BestOf(3, Vowels())},
+        "chunk search": {"search": ChunkSearch(beams=2, successors=2, chunk=2, scorer=Explicit(head))},
+    }[method]
+    told: dict[str, float] = {}
+    decode = stage(**fields, runtime=Runtime(metrics=told.update))
+    whole = generations(decode, tmp_path / "whole")
+    alone = dict(told)
+    folders = [tmp_path / str(index) for index in range(3)]  # of two prompts: the first shard is empty
+    for index, part in enumerate(folders):
+        part.mkdir()
+        decode.run_shard(part, index, 3)
+    (tmp_path / "merged").mkdir()
+    decode.merge(folders, tmp_path / "merged")
+    merged = read(tmp_path / "merged/generations.parquet", Generation)
+    assert [(r.prompt_id, r.sample, r.token_ids) for r in whole] == [
+        (r.prompt_id, r.sample, r.token_ids) for r in merged
+    ]
+    assert [r.kl for r in whole] == pytest.approx([r.kl for r in merged], rel=1e-4, abs=1e-7, nan_ok=True)
+    assert told["length"] == alone["length"]
