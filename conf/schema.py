@@ -173,7 +173,17 @@ class Value:
 
     reward: str = MISSING
     layer: int = bounded(20, "a layer, 0 (embeddings) or more", least=0)
-    head: str = bounded("linear", "one of linear, mlp", choices=("linear", "mlp"))
+    rewards: list[str] = field(default_factory=list)
+    model: str | None = None
+    head: str = bounded("linear", "one of linear, mlp, vocab", choices=("linear", "mlp", "vocab"))
+    target: str = bounded(
+        "td_lambda", "one of td_lambda, fudge, bellman, soft", choices=("td_lambda", "fudge", "bellman", "soft")
+    )
+    eta: float = bounded(1.0, "a positive η", above=0)
+    lora_rank: int = bounded(0, "a rank, 0 (frozen) or more", least=0)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+    allow_truncated: bool = False
     width: int = bounded(256, "a positive width", least=1)
     td_lambda: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
     learning_rate: float = bounded(1e-2, "a positive learning rate", above=0)
