@@ -202,6 +202,7 @@ class Method:
     policy: Any = MISSING
     guide: Any = None
     search: Any = None
+    value_target: str = "${value.target}"
     settings: dict[str, Any] = field(default_factory=dict)
 
 

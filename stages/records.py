@@ -90,7 +90,7 @@ class Generation(Rollout):
     settings: str
     """The method's strength and size as JSON, e.g. `{"beta": 4.0, "k": 20}`."""
     base_logprob: float
-    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation."""
+    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation; nan for a tuned policy's."""
     kl: float
     """Estimate of KL(π ‖ π₀) of the sequence in nats; nan where the method has none."""
     kl_kind: str

@@ -74,6 +74,8 @@ class Decode:
     settings: dict[str, Any]
     """The method's strength and size, for tables: `{"beta": 4.0, "k": 20}`."""
     sampling: Sampling
+    base: Path | None = None
+    """Folder of π₀. Where the policy is another model there is no KL to report: the two are truncated apart."""
     guide: TokenGuide | None = None
     search: Search | None = None
     samples: int = 1
@@ -121,12 +123,17 @@ class Decode:
 
     def _kl(self, response: Response) -> tuple[float, str]:
         """KL of the sequence and its kind; nan, `none` where no closed form holds."""
+        if self._another():
+            return math.nan, "none"
         if self.search is not None and self.search.selects:  # a bound is one against the policy that drew the samples
             bound = self.search.kl() if self.guide is None else math.nan
             return bound, "none" if math.isnan(bound) else "bound"
         if self.sampling.greedy and self.guide is not None:  # two point masses
             return math.nan, "none"
         return response.kl, "exact"
+
+    def _another(self) -> bool:
+        return self.base is not None and Path(self.base) != Path(self.policy.folder)
 
     def _generation(self, prompt: Prompt, response: Response, seconds: float) -> Generation:
         kl, kind = self._kl(response)
@@ -140,7 +147,7 @@ class Decode:
             part=prompt.part,
             method=self.method,
             settings=json.dumps(dict(self.settings), sort_keys=True),
-            base_logprob=response.base_logprob,
+            base_logprob=math.nan if self._another() else response.base_logprob,
             kl=kl,
             kl_kind=kind,
             tokens=response.tokens,

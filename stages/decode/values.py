@@ -109,6 +109,21 @@ class HeadValues:
         return transformed(self.head(read[self.place].float()).double(), self.transform) @ self.weights
 
 
+def require_as_trained(head: ValueHead | VocabHead, lane: Lane, transform: str, field: str) -> None:
+    """Raises BadInput where a head is read in another way than it was trained for."""
+    if transform == "log_sigmoid" and head.target != "fudge":
+        raise BadInput(
+            f"{field}.transform",
+            f"log_sigmoid takes FUDGE's logits, and this value was trained on {head.target}; train it on target fudge",
+        )
+    dtype = str(lane.policy.model.dtype).removeprefix("torch.")
+    if head.dtype and head.dtype != dtype:
+        raise BadInput(
+            f"{field}.folder",
+            f"the value was trained on states in {head.dtype} and would read them in {dtype}; use one dtype for both",
+        )
+
+
 def open_values(
     lanes: Lanes,
     folder: Path,
@@ -127,6 +142,7 @@ def open_values(
     head = ValueHead.load(folder, field=f"{field}.folder")
     weights = reward_weights(head, folder, reward, beta, field)
     lane = trunk_lane(lanes, folder, model, head.trunk, field, eager=eager)
+    require_as_trained(head, lane, transform, field)
     return HeadValues(str(folder), lane, head.to(lane.device), weights, transform)
 
 
@@ -178,6 +194,7 @@ def open_vocab_values(
     folder = Path(folder)
     head = VocabHead.load(folder, field=f"{field}.folder")
     lane = trunk_lane(lanes, folder, model, head.trunk, field, eager=eager)
+    require_as_trained(head, lane, transform, field)
     policy = lane.policy if lane.own_tokens else lanes.base.policy
     if head.vocabulary != policy.vocabulary:
         raise BadInput(

@@ -40,7 +40,10 @@ MakeHead = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeHead:
-    """`make_head(layer=2, rewards=("proxy",), shift=0.0, trunk=None)` → folder of a linear head, values about ±2."""
+    """`make_head(layer=2, rewards=("proxy",), shift=0.0, trunk=None)` → folder of a linear head, values about ±2.
+
+    `target` and `dtype` say what it was trained on.
+    """
 
     def make(
         layer: int = 2,
@@ -48,8 +51,9 @@ def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
         shift: float = 0.0,
         trunk: str | None = None,
         size: int = 32,
+        **trained: str,
     ) -> Path:
-        head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model))
+        head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model), **trained)
         generator = torch.Generator().manual_seed(3)
         with torch.no_grad():
             head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=generator) * 0.3)

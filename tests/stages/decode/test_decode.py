@@ -218,3 +218,27 @@ def test_shards_merge_into_the_same_generations(stage, head: Path, tmp_path: Pat
     ]
     assert [r.kl for r in whole] == pytest.approx([r.kl for r in merged], rel=1e-4, abs=1e-7, nan_ok=True)
     assert told["length"] == alone["length"]
+
+
+def test_a_tuned_policy_reports_no_kl_to_itself(stage, folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+    same = generations(stage(base=tiny_model), tmp_path / "same")
+    assert {(row.kl, row.kl_kind) for row in same} == {(0.0, "exact")}
+    tuned = generations(stage(base=tmp_path / "another"), tmp_path / "tuned")
+    assert [row.token_ids for row in tuned] == [row.token_ids for row in same]
+    assert all(math.isnan(row.kl) and math.isnan(row.base_logprob) and row.kl_kind == "none" for row in tuned)
+
+
+@pytest.mark.parametrize(
+    ("trained", "options", "line"),
+    [
+        ({"target": "td_lambda"}, {"transform": "log_sigmoid"}, "guide.transform: log_sigmoid takes FUDGE's logits"),
+        ({"dtype": "bfloat16"}, {}, "guide.folder: the value was trained on states in bfloat16"),
+    ],
+)
+def test_a_value_is_read_as_it_was_trained(
+    stage, make_head: Any, tmp_path: Path, trained: dict[str, str], options: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(BadInput, match=line):
+        generations(stage(guide=ScalarValue(make_head(**trained), **options)), tmp_path / "out")
+    fitting = {"target": "fudge"} if "target" in trained else {"dtype": "float32"}
+    assert generations(stage(guide=ScalarValue(make_head(**fitting), **options)), tmp_path / "out")

@@ -162,7 +162,8 @@ def test_a_value_on_another_model_steps_beside_the_policy(
 def test_options_of_a_scalar_value(
     decode: Decoder, policy: Policy, prompts: Prompts, make_head: Any, options: dict[str, Any]
 ) -> None:
-    head = make_head(rewards=("proxy", "length")) if "beta" in options else make_head()
+    rewards = ("proxy", "length") if "beta" in options else ("proxy",)
+    head = make_head(rewards=rewards, target="fudge" if "transform" in options else "td_lambda")
     guide = ScalarValue(head, **{"beta": 2.0, "k": 6, **options})
     assert_fresh(decode(guide, samples=1, **WARM), prompts, policy, Sampling(**WARM), [], guide)
 
