@@ -51,13 +51,18 @@ class Task:
     def many(self, points: Sequence[Point], folder: Path) -> list[Any]:
         """What each of the points is worth, or a PointFailed in its place.
 
-        Raises UsageError for a verb that only looks, where the sweeper learns from what points are worth.
+        Raises UsageError where the sweeper learns from what points are worth, for a verb that only looks and where no
+        `objective` is named.
         """
-        sweeper = str(HydraConfig.get().sweeper["_target_"])
-        if self.verb not in RUN_VERBS.values() and not sweeper.endswith(KNOWN_BEFOREHAND):
-            raise UsageError(
-                f"hydra/sweeper: {sweeper.rpartition('.')[2]} chooses its points while it runs; only tilt run takes it"
-            )
+        sweeper = str(HydraConfig.get().sweeper["_target_"]).rpartition(".")[2]
+        if sweeper not in KNOWN_BEFOREHAND:
+            if self.verb not in RUN_VERBS.values():
+                raise UsageError(f"hydra/sweeper: {sweeper} chooses its points while it runs; only tilt run takes it")
+            if points[0].config.get("objective") is None:
+                raise UsageError(
+                    f"objective: {sweeper} learns from what points are worth; name a stage's metric, such as "
+                    "objective=score.validation/proxy"
+                )
         self._points += points
         return self._run(self._points, folder)[-len(points) :]
 

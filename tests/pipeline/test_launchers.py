@@ -76,6 +76,13 @@ def test_points_that_are_not_known_beforehand_cannot_be_planned(toy) -> None:
     assert "tilt: hydra/sweeper: OptunaSweeper chooses its points while it runs; only tilt run" in outcome.stderr
 
 
+def test_a_sweeper_that_learns_must_be_told_from_what(toy) -> None:
+    outcome = optuna(toy, "voice.word=choice(a,bbb,cc)", "objective=null")
+    assert outcome.returncode == 2
+    assert "tilt: objective: OptunaSweeper learns from what points are worth; name a stage's metric" in outcome.stderr
+    assert toy.executed() == []
+
+
 def test_an_objective_that_no_stage_reports_is_one_line(toy) -> None:
     outcome = toy.tilt("run", "objective=second.leters")
     assert outcome.returncode == 2

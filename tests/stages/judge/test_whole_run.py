@@ -113,7 +113,7 @@ def test_all_judges_of_a_sweep_stay_below_one_ceiling_and_a_second_run_goes_on(p
         first = tilt(project, server, POINTS, "max_cost=0.25")
         assert first.returncode == 3, first.stdout + first.stderr
         assert 0.15 < billed() <= 0.25
-        (line, *_) = re.findall(r"^max_cost: .*$", first.stdout, re.MULTILINE)
+        (line, *_) = re.findall(r"^  judge.*  (max_cost: .*)$", first.stdout, re.MULTILINE)
         assert re.fullmatch(
             r"max_cost: \$0\.\d{4} of \$0\.2500 is spent by all judges of runs named 'study' and the next "
             r"request may cost \$0\.\d{4}; every answer so far is recorded: raise this limit and run again, and it "
