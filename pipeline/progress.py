@@ -29,9 +29,17 @@ class View(Protocol):
 
 
 def title(node: Node) -> str:
-    """`decode (vas beta=4) 2/8`: the stage, its point where it belongs to one alone, its shard where it is one."""
-    point = f" ({node.points[0].label})" if len(node.points) == 1 and node.points[0].label else ""
-    return f"{node.name}{point}" + (f" {node.shard[0] + 1}/{node.shard[1]}" if node.shard else "")
+    """`decode (vas beta=4) 2/8`: the stage, what all its points have in common that others have not, and its shard."""
+    words = node.points[0].label.split()
+    for point in node.points[1:]:
+        if not words:
+            break
+        words = [word for word in words if word in point.label.split()]
+    return (
+        node.name
+        + (f" ({' '.join(words)})" if words else "")
+        + (f" {node.shard[0] + 1}/{node.shard[1]}" if node.shard else "")
+    )
 
 
 class Terminal:

@@ -36,6 +36,20 @@ def test_eight_points_share_all_that_their_values_do_not_reach(tmp_path: Path) -
     assert told["unique"] == sum(counted.values()) == len(told["stages"])
 
 
+def test_a_stage_is_named_by_what_its_points_have_in_common(toy) -> None:
+    out = toy.tilt("plan", "-m", "voice.word=a,b", "first.word=x,y").stdout
+    named = [line[2:].rpartition("?")[0].strip() for line in out.splitlines()[:7]]
+    assert sorted(named) == [
+        "compare",
+        "first (word=x)",
+        "first (word=y)",
+        "second (word=a word=x)",
+        "second (word=a word=y)",
+        "second (word=b word=x)",
+        "second (word=b word=y)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("model", "dollars"),
     [("gpt-4.1-2025-04-14", True), ("a-model-that-nobody-priced", False)],
