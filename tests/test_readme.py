@@ -30,6 +30,9 @@ def own_command() -> list[str]:
     return shlex.split(block.replace("\\\n", " "))
 
 
+pytestmark = pytest.mark.xdist_group("readme")  # one worker: the example runs once for all of them
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("own")
@@ -67,9 +70,16 @@ def tilt(folder: Path, command: list[str], *last: str) -> "subprocess.CompletedP
     )
 
 
-def test_the_worked_example_ends_in_a_comparison(project: Path) -> None:
+@pytest.fixture(scope="module")
+def ran(project: Path) -> Path:
+    """The project after the worked example ran in it once."""
     done = tilt(project, own_command())
     assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_the_worked_example_ends_in_a_comparison(ran: Path) -> None:
+    project = ran
     with (project / "runs/latest/comparison.csv").open() as stream:
         rows = {row["method"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"base", "bon", "vas"}
@@ -81,13 +91,14 @@ def test_the_worked_example_ends_in_a_comparison(project: Path) -> None:
     assert "<html" in (project / "runs/latest/report.html").read_text()
 
 
-def test_the_second_time_nothing_runs(project: Path) -> None:
-    again = tilt(project, own_command())
+def test_the_second_time_nothing_runs(ran: Path) -> None:
+    again = tilt(ran, own_command())
     assert again.returncode == 0
     assert "started" not in again.stdout
 
 
-def test_an_edited_reward_is_noticed(project: Path) -> None:
+def test_an_edited_reward_is_noticed(ran: Path) -> None:
+    project = ran
     reward = project / "my_reward.py"
     text = reward.read_text()
     reward.write_text(text.replace("-len(response)", "-2 * len(response)"))
@@ -122,7 +133,8 @@ def test_a_model_folder_without_a_tokenizer_is_refused(project: Path) -> None:
     assert "has no tokenizer" in done.stdout
 
 
-def test_a_judge_adds_a_column_to_the_comparison_and_decodes_nothing_again(project: Path) -> None:
+def test_a_judge_adds_a_column_to_the_comparison_and_decodes_nothing_again(ran: Path) -> None:
+    project = ran
     judged = tilt(project, own_command(), "judge=reward")
     assert judged.returncode == 0, judged.stdout + judged.stderr
     started = [line.split()[1] for line in judged.stdout.splitlines() if line.endswith("started")]
