@@ -10,7 +10,7 @@ from pipeline.config import nearest
 from pipeline.errors import UsageError
 
 OWN_FLAGS = ("--json", "--downstream", "--quick", "--dry-run", "--mermaid", "-w")
-OWN_VALUES = ("--keep-runs",)
+OWN_VALUES = ("--keep-runs", "--max-cost")
 HYDRA_VALUES = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p")
 HYDRA_VALUES += ("--shell-completion", "-sc")
 
@@ -39,7 +39,9 @@ class CommandLine:
         values: dict[str, str] = {}
         before = ""
         for argument in arguments:
-            if before in OWN_VALUES:
+            if before == "--max-cost":
+                overrides.append(f"max_cost={argument}")
+            elif before in OWN_VALUES:
                 values[before] = argument
             elif argument in OWN_FLAGS:
                 own.add(argument)

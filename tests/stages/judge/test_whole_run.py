@@ -110,7 +110,7 @@ def test_all_judges_of_a_sweep_stay_below_one_ceiling_and_a_second_run_goes_on(p
         def billed() -> float:
             return (sum(server.answered.values()) + server.preflights) * 0.00503
 
-        first = tilt(project, server, POINTS, "max_cost=0.25")
+        first = tilt(project, server, POINTS, "--max-cost", "0.25")
         assert first.returncode == 3, first.stdout + first.stderr
         assert 0.15 < billed() <= 0.25
         (line, *_) = re.findall(r"^  judge.*  (max_cost: .*)$", first.stdout, re.MULTILINE)
