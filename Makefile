@@ -27,7 +27,7 @@ setup: .venv/.ready
 	@touch $@
 
 test: setup
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadgroup -m "not assets and not browser and not cluster" $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist worksteal -m "not assets and not browser and not cluster" $(ARGS)
 
 test-all: setup
 	.venv/bin/python -m pytest $(ARGS)

@@ -30,9 +30,6 @@ def own_command() -> list[str]:
     return shlex.split(block.replace("\\\n", " "))
 
 
-pytestmark = pytest.mark.xdist_group("readme")  # one worker: the example runs once for all of them
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     folder = tmp_path_factory.mktemp("own")
