@@ -218,7 +218,7 @@ def _versions() -> dict[str, str]:
 
 def rank_of_this_process() -> int:
     """The global rank that a launcher (Lightning, torchrun, Slurm) gave to this process; 0 where none did."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # Slurm's last: a relaunch in its job inherits the first's
         if name in os.environ:
             return int(os.environ[name])
     return 0
