@@ -90,7 +90,17 @@ class Policy:
 
 
 @dataclass
-class DpoPolicy(Policy):
+class LoraPolicy(Policy):
+    """A policy trained through adapters, which are merged into it."""
+
+    lora_rank: int = bounded(16, "a positive rank", least=1)
+    lora_alpha: int = bounded(16, "a positive scale", least=1)
+    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+    seed: int = bounded(0, "a whole number, 0 or more", least=0)
+
+
+@dataclass
+class DpoPolicy(LoraPolicy):
     """A policy tuned from π₀, beside it."""
 
     reward: str = MISSING
@@ -98,19 +108,15 @@ class DpoPolicy(Policy):
     length_normalised: bool = False
     pairs: int = bounded(4, "a positive number of pairs", least=1)
     margin: float = bounded(0.5, "a difference in standard deviations, 0 or more", least=0)
-    lora_rank: int = bounded(16, "a positive rank", least=1)
-    lora_alpha: int = bounded(16, "a positive scale", least=1)
-    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
     learning_rate: float = bounded(5e-4, "a positive learning rate", above=0)
     batch_size: int = bounded(16, "a positive number of pairs", least=1)
     epochs: float = bounded(1.0, "a positive number of passes", above=0)
     heldout: float = bounded(0.1, "a share between 0 and 0.9", least=0, most=0.9)
     allow_truncated: bool = False
-    seed: int = bounded(0, "a whole number, 0 or more", least=0)
 
 
 @dataclass
-class PpoPolicy(Policy):
+class PpoPolicy(LoraPolicy):
     """A policy tuned from π₀, beside it."""
 
     target_kl: float = bounded(0.0, "a number of nats, 0 (fixed weight) or more", least=0)
@@ -124,25 +130,17 @@ class PpoPolicy(Policy):
     lam: float = bounded(0.95, "a number between 0 and 1", least=0, most=1)
     whitening: bool = True
     max_kl: float = bounded(0.05, "a number of nats a token, 0 (never) or more", least=0)
-    lora_rank: int = bounded(16, "a positive rank", least=1)
-    lora_alpha: int = bounded(16, "a positive scale", least=1)
-    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
     learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
     value_learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
     value_width: int = bounded(256, "a positive width", least=1)
-    seed: int = bounded(0, "a whole number, 0 or more", least=0)
 
 
 @dataclass
-class SftPolicy(Policy):
-    lora_rank: int = bounded(16, "a positive rank", least=1)
-    lora_alpha: int = bounded(16, "a positive scale", least=1)
-    top_layers: int = bounded(0, "a number of layers, 0 (all) or more", least=0)
+class SftPolicy(LoraPolicy):
     learning_rate: float = bounded(1e-3, "a positive learning rate", above=0)
     batch_size: int = bounded(8, "a positive number of sequences", least=1)
     epochs: float = bounded(1.0, "a positive number of passes", above=0)
     max_tokens: int = bounded(64, "a positive number of tokens", least=1)
-    seed: int = bounded(0, "a whole number, 0 or more", least=0)
 
 
 @dataclass
