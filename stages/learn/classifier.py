@@ -21,6 +21,7 @@ from stages.errors import BadInput
 from stages.language_model import require_model_folder
 from stages.learn.batches import length_batches
 from stages.learn.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.hidden import padded
 from stages.learn.trainer import Module, Trainer, fit, seeded
 from stages.records import Example, Prompt
 from stages.reward import judged_text
@@ -59,18 +60,8 @@ class Scorer(nn.Module):
         found = np.zeros(len(encoded))
         for start in range(0, len(order), rows):
             batch = order[start : start + rows]
-            found[batch] = self(*_padded([encoded[i] for i in batch], self.head.weight.device)).double().cpu().numpy()
+            found[batch] = self(*padded([encoded[i] for i in batch], self.head.weight.device)).double().cpu().numpy()
         return found
-
-
-def _padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, (b, S) each, padded on the right."""
-    ids = torch.zeros(len(sequences), max(map(len, sequences)), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = torch.tensor(sequence)
-        mask[row, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)
 
 
 class _Training(Module):
@@ -81,7 +72,7 @@ class _Training(Module):
         self.labels = torch.from_numpy(labels).float()
 
     def loss(self, indices: list[int]) -> torch.Tensor:
-        ids, mask = _padded([self.encoded[i] for i in indices], self.device)
+        ids, mask = padded([self.encoded[i] for i in indices], self.device)
         labels = self.labels[indices].to(self.device)
         return F.binary_cross_entropy_with_logits(self.scorer(ids, mask).float(), labels, reduction="sum")
 

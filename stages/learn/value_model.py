@@ -8,8 +8,9 @@ rewards, their mean and deviation, the trunk's fingerprint) and `value.safetenso
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -101,9 +102,7 @@ class ValueHead(nn.Module):
             "trunk": self.trunk,
             "width": self.width,
         }
-        (Path(folder) / "value.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, Path(folder) / "value.safetensors")
+        write_head(folder, settings, self)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", field: str = "value") -> "ValueHead":
@@ -114,5 +113,17 @@ class ValueHead(nn.Module):
                 field, f"{folder} holds no value model (value.json is missing); train one with stage `value`"
             )
         model = cls(**json.loads(path.read_text(encoding="utf-8")))
-        model.load_state_dict(load_file(Path(folder) / "value.safetensors"))
+        read_weights(folder, model)
         return model.to(device).eval().requires_grad_(False)
+
+
+def write_head(folder: Path, settings: Mapping[str, Any], head: nn.Module) -> None:
+    """A head of either kind: what it is in `value.json`, its tensors in `value.safetensors`."""
+    (Path(folder) / "value.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    save_file(state, Path(folder) / "value.safetensors")
+
+
+def read_weights(folder: Path, head: nn.Module) -> None:
+    """The tensors that `write_head` wrote, into a head of the same settings."""
+    head.load_state_dict(load_file(Path(folder) / "value.safetensors"))

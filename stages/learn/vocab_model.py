@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stages.errors import BadInput
+from stages.learn.value_model import read_weights, write_head
 
 
 class VocabHead(nn.Module):
@@ -73,9 +73,7 @@ class VocabHead(nn.Module):
             "trunk": self.trunk,
             "vocabulary": self.vocabulary,
         }
-        (Path(folder) / "value.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(state, Path(folder) / "value.safetensors")
+        write_head(folder, settings, self)
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu", field: str = "value") -> "VocabHead":
@@ -85,7 +83,7 @@ class VocabHead(nn.Module):
         settings = json.loads((Path(folder) / "value.json").read_text(encoding="utf-8"))
         settings.pop("head")
         model = cls(**settings)
-        model.load_state_dict(load_file(Path(folder) / "value.safetensors"))
+        read_weights(folder, model)
         return model.to(device).eval().requires_grad_(False)
 
 
