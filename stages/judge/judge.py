@@ -85,6 +85,9 @@ class Judge:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
                 figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
+        costs = [verdict.cost for verdict in verdicts if verdict.cost is not None]
+        if len(costs) == len(verdicts):
+            figures["dollars"] = math.fsum(costs)
         records.write(out / "verdicts.parquet", Verdict, verdicts)
         (out / "summary.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
         self.runtime.metrics(figures)

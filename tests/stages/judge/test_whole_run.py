@@ -1,5 +1,6 @@
 """`tilt run` with judges over the wire: the money of a whole sweep, keys, exit codes; stages in several processes."""
 
+import json
 import os
 import re
 import subprocess
@@ -124,6 +125,9 @@ def test_all_judges_of_a_sweep_stay_below_one_ceiling_and_a_second_run_goes_on(p
         assert last.returncode == 0, last.stdout + last.stderr
         assert len(server.answered) == 3 * 12 * 2
         assert server.bought_twice == 0
+        manifests = [json.loads(path.read_text()) for path in project.glob("store/objects/*/*/manifest.json")]
+        costs = [manifest["cost"] for manifest in manifests if manifest["stage"] == "judge"]
+        assert costs == [pytest.approx(12 * 2 * 0.00503)] * 3
 
 
 KEY = "sk-planted-77c1d0e94ab2"
