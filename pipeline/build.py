@@ -5,6 +5,9 @@ from typing import Any
 
 from pipeline.keys import FOR_THE_RUNNER
 
+NO_FIELDS = ("_target_", *FOR_THE_RUNNER)
+"""Keys of a stage's configuration that its class is not given."""
+
 
 class NotAField(Exception):
     """A configured name that the class it configures does not take: (path, problem)."""
@@ -16,7 +19,7 @@ def build(config: Any, path: str = "") -> Any:
         return [build(value, f"{path}.{i}" if path else str(i)) for i, value in enumerate(config)]
     if not isinstance(config, dict):
         return config
-    skipped = ("_target_",) if path else ("_target_", *FOR_THE_RUNNER)
+    skipped = ("_target_",) if path else NO_FIELDS
     values = {k: build(v, f"{path}.{k}" if path else k) for k, v in config.items() if k not in skipped}
     if "_target_" not in config:
         return values

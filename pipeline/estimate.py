@@ -8,12 +8,10 @@ light; what is configured inside its fields stays a plain mapping, so that nothi
 import importlib
 from dataclasses import dataclass
 
+from pipeline.build import NO_FIELDS
 from pipeline.code import declares
 from pipeline.graph import Node, with_paths
-from pipeline.keys import FOR_THE_RUNNER
 from pipeline.store import Store
-
-NO_FIELDS = ("_target_", *FOR_THE_RUNNER)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def plan(graph: Graph, store: Store) -> Plan:
     relatives: dict[str, list[Manifest]] = {}
     if not all(found.values()):
         for manifest in store.manifests():
-            relatives.setdefault(manifest.preimage["stage"], []).append(manifest)
+            if "shard" not in manifest.preimage:  # a part tells nothing of the whole
+                relatives.setdefault(manifest.preimage["stage"], []).append(manifest)
     result = Plan(graph)
     for key, node in graph.nodes.items():
         if node.shard:
@@ -87,18 +88,20 @@ def plan(graph: Graph, store: Store) -> Plan:
         if manifest:
             result.stages.append(Planned(node, REUSE, _kept(node, manifest), manifest, manifest.seconds))
             continue
-        cost = estimate(node, store)
+        state, reason = _wanting(node, [other for other in past if other.stage == node.name], store)
         parts = (sum(found[part] is not None for part in node.parts), len(node.parts)) if node.parts else None
-        told = [list(differences(node, other)) for other in past if other.stage == node.name]
-        if store.object(key).exists():
-            result.stages.append(Planned(node, STALE, "its object is damaged", None, seconds, cost, parts))
-        elif told:
-            least = min(told, key=len)
-            reason = "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
-            result.stages.append(Planned(node, STALE, reason, None, seconds, cost, parts))
-        else:
-            result.stages.append(Planned(node, RUN, "never ran", None, seconds, cost, parts))
+        result.stages.append(Planned(node, state, reason, None, seconds, estimate(node, store), parts))
     return result
+
+
+def _wanting(node: Node, past: list[Manifest], store: Store) -> tuple[str, str]:
+    """State and reason of a node that is not published; `past` are results of the same instance."""
+    if store.object(node.key).exists():
+        return STALE, "its object is damaged"
+    if not past:
+        return RUN, "never ran"
+    least = min((list(differences(node, other)) for other in past), key=len)
+    return STALE, "; ".join(least[:3]) + (f"; and {len(least) - 3} more" if len(least) > 3 else "")
 
 
 def _kept(node: Node, manifest: Manifest) -> str:

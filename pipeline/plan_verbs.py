@@ -15,7 +15,7 @@ _STYLE = {"reuse": "blue", "run": "cyan", "stale": "yellow"}
 def plan_(request: Request) -> int:
     """Shows what would run, why, and what it would take; runs nothing. `--json` prints it as JSON."""
     graph = request.graph()
-    planned = plan(graph, request.store())
+    planned = plan(graph, request.store)
     if "--json" in request.flags:
         print(json.dumps(_figures(request, planned), indent=1))
         return 0

@@ -23,7 +23,7 @@ STYLE = {DONE: "green", RUNNING: "cyan", FAILED: "red", MISSING: "dim"}
 
 def status(request: Request) -> int:
     """Done, running, failed or missing. `-w` looks again every two seconds."""
-    graph, store = request.graph(), request.store()
+    graph, store = request.graph(), request.store
     if "-w" not in request.flags:
         request.console.print(_view(graph, store, request.console.width))
         return 0

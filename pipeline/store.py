@@ -18,7 +18,8 @@ import shutil
 import socket
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Manifest:
     versions: dict[str, str]
     commit: str
     cost: float = 0.0
-    """Dollars spent on paid APIs."""
+    """Dollars that the paid answers in it cost, whenever they were bought: the stage's metric `dollars`."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -133,7 +134,8 @@ class Store:
 
         The holder of the key's lease calls this: what an attempt that died left in `checkpoints/` is copied into it.
         """
-        earlier = [path for path in self.root.glob(f"staging/{key}.*/checkpoints") if any(path.iterdir())]
+        places = [attempt / "checkpoints" for attempt in self.attempts(key)]
+        earlier = [place for place in places if place.is_dir() and any(place.iterdir())]
         name = f"{key}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         folder = self.folder("staging", name)
         self.folder("staging", name, "payload")
@@ -146,9 +148,7 @@ class Store:
         """Moves a finished staging folder into place; False where another attempt was first (ours is then dropped)."""
         target = self.object(key)
         self.folder("objects", key[:2])
-        for path in staging.iterdir():
-            if path.name not in PUBLISHED:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _leave_only(staging, PUBLISHED)
         if target.exists() and self.find(key) is None:  # truncated by somebody: out of the way, for inspection
             self.quarantine(key)
         try:
@@ -198,9 +198,8 @@ class Store:
         if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
             self.discard(staging)
             return
-        for path in staging.iterdir():
-            if path != checkpoints:
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # what will not go now goes with gc
+            _leave_only(staging, [checkpoints.name])
 
     def discard(self, staging: Path) -> None:
         """Removes a staging folder of ours."""
@@ -211,6 +210,12 @@ class Store:
         for path in [*folder.rglob("*"), folder]:
             if not path.is_symlink():
                 path.chmod(self._mode & (0o7555 if path.is_dir() else 0o444))
+
+
+def _leave_only(folder: Path, names: Collection[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in names:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def write_manifest(staging: Path, manifest: Manifest) -> None:

@@ -14,7 +14,7 @@ from pipeline.verbs import Request, Verb
 
 def logs(request: Request) -> int:
     """`tilt logs STAGE …`: what the stage printed, from its result or its last failure."""
-    store = request.store()
+    store = request.store
     for node in _named(request, request.graph()):
         found = [store.object(node.key) / "log.txt", store.root / "failures" / node.key / "log.txt"]
         path = next((path for path in found if path.exists()), None)
@@ -26,7 +26,7 @@ def logs(request: Request) -> int:
 
 def explain(request: Request) -> int:
     """`tilt explain KEY [KEY2]`: what a key is made of, or what tells two of them apart; a key's beginning will do."""
-    store = request.store()
+    store = request.store
     manifests = [_by_key(store, word) for word in request.words]
     if not 1 <= len(manifests) <= 2:
         raise UsageError("tilt explain: give one key, or two to compare")
@@ -48,7 +48,7 @@ def explain(request: Request) -> int:
 
 def force(request: Request) -> int:
     """`tilt force STAGE … [--downstream]`: forgets results, so that the next run makes them anew."""
-    graph, store = request.graph(), request.store()
+    graph, store = request.graph(), request.store
     keys = {node.key for node in _named(request, graph)}
     if "--downstream" in request.flags:
         keys |= {key for key in graph.nodes if keys & set(graph.ancestors(key))}
@@ -62,7 +62,7 @@ def force(request: Request) -> int:
 
 def verify(request: Request) -> int:
     """`tilt verify [--quick]`: every published object against its manifest; a bad one goes to quarantine. 1 if any."""
-    store = request.store()
+    store = request.store
     bad = upkeep.damaged(store, quick="--quick" in request.flags)
     for key, problem in bad.items():
         place = store.quarantine(key)
@@ -74,7 +74,7 @@ def verify(request: Request) -> int:
 
 def gc(request: Request) -> int:
     """`tilt gc [--keep-runs 30d] [--dry-run]`: removes what no kept run reaches and what dead attempts left behind."""
-    store = request.store()
+    store = request.store
     keep = upkeep.seconds(request.ages.get("--keep-runs", "30d"))
     dry = "--dry-run" in request.flags
     objects, staging = upkeep.collect(store, keep, dry_run=dry)
@@ -89,14 +89,14 @@ def gc(request: Request) -> int:
 def pin(request: Request) -> int:
     """`tilt pin name=paper -m …`: keeps all that these points reach from gc, under the run's name."""
     graph = request.graph()
-    upkeep.pin(request.store(), request.config.name, graph)
+    upkeep.pin(request.store, request.config.name, graph)
     request.console.print(f"pinned {len(graph.nodes)} stages as {request.config.name}")
     return 0
 
 
 def unpin(request: Request) -> int:
     """`tilt unpin name=paper`: takes a pin back. 2 where there is none of that name."""
-    if not upkeep.unpin(request.store(), request.config.name):
+    if not upkeep.unpin(request.store, request.config.name):
         raise UsageError(f"name: nothing is pinned as '{request.config.name}'")
     request.console.print(f"unpinned {request.config.name}")
     return 0

@@ -52,10 +52,11 @@ class Request:
         """Raises UsageError for whatever cannot be planned."""
         for point in self.points:
             point.check()
-        graph = Graph(self.points, pinned(self.store()))
-        split(graph, self.store())
+        graph = Graph(self.points, pinned(self.store))
+        split(graph, self.store)
         return graph
 
+    @cached_property
     def store(self) -> Store:
         return Store(Path(self.config.store).expanduser())
 
@@ -72,7 +73,7 @@ def run(request: Request) -> int:
     """Runs what is missing of the graph, then shows what the goals have to say."""
     graph, store, config, folder, console = (
         request.graph(),
-        request.store(),
+        request.store,
         request.config,
         request.folder,
         request.console,

@@ -41,6 +41,7 @@ def test_a_lost_shard_costs_that_shard(toy) -> None:
     planned = json.loads(toy.tilt("plan", "--json", *broken).stdout)
     assert [stage["shards"] for stage in planned["stages"]] == [[2, 3], None]
     assert planned["unique"] == 2  # shards are ways to a stage, not stages
+    assert (planned["stages"][0]["state"], planned["stages"][0]["reason"]) == ("run", "never ran")
     toy.witness.with_name("witness.txt.mended").touch()
     assert toy.tilt("run", *broken).returncode == 0
     assert toy.executed() == ["shard1"]
