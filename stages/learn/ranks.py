@@ -1,16 +1,16 @@
 """The processes of a training on several devices (DDP), started by the stage itself.
 
-The first process runs the stage as always. `together` starts the others as `python -m stages.learn.ranks`: each builds
-the same stage from its configuration, reads the same data, trains its share of every batch and leaves before anything
-is written. (Lightning would start the others by the command line of this process, which may be a whole sweep's.)
+The first process runs the stage as always. `together` starts the others (`rank_process.py`): each builds the same stage
+from its configuration, reads the same data, trains its share of every batch and leaves before anything is written.
+(Lightning would start the others by the command line of this process, which may be a whole sweep's.)
 
 A process that dies ends them all: the others' collectives fail, the first process names the dead one, and since the
-others' standard input ends with the first process, none is left behind.
+others' standard input ends with the first process, none is left behind. The others stay until the first process has
+all it needs and closes that input: nobody's connections are torn down under another's last collective.
 """
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import os
 import selectors
@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,14 @@ from typing import Any
 import torch
 from pytorch_lightning.plugins.environments import ClusterEnvironment
 
+from stages.description import described
 from stages.errors import BadInput
 from stages.runtime import Runtime
 
 LOCAL = "127.0.0.1"
+READY, FINISHED = "ready", "finished"
+PATIENCE = 120.0
+"""Seconds that the other processes may take to end their training after the first one has."""
 
 
 class RankDied(RuntimeError):
@@ -48,7 +52,9 @@ class Group:
     errors: list[Path] = dataclasses.field(default_factory=list)
     """Where the other processes' output goes."""
     signal: Any = None
-    """Where one of the other processes says that it is ready."""
+    """Where one of the other processes says that it is ready, then that it is finished."""
+    finished: bool = False
+    """Whether one of the other processes may leave."""
 
     def backend(self, kind: str) -> str:
         """Of the collectives between devices of a kind."""
@@ -60,18 +66,21 @@ class Group:
         if self.size == 1:
             yield
             return
-        if self.rank:
-            print("ready", file=self.signal, flush=True)
-        else:
-            self._wait(runtime)
+        self._meet(READY, runtime)
         try:
             yield
+            self._meet(FINISHED, runtime, PATIENCE)
         finally:
-            if torch.distributed.is_initialized():
+            if torch.distributed.is_initialized() and not self.rank:
                 torch.distributed.destroy_process_group()
 
-    def _wait(self, runtime: Runtime) -> None:
-        """Until every other process says that it is ready; one that died is an error instead of a long wait."""
+    def _meet(self, word: str, runtime: Runtime, patience: float = float("inf")) -> None:
+        """The others say the word; the first process waits for it. One that dies is an error instead of a long wait."""
+        if self.rank:
+            self.finished = word == FINISHED
+            print(word, file=self.signal, flush=True)
+            return
+        until = time.monotonic() + patience
         with selectors.DefaultSelector() as waiting:
             for process in self.others:
                 assert process.stdout is not None
@@ -79,15 +88,27 @@ class Group:
             while waiting.get_map():
                 for key, _ in waiting.select(0.5):
                     if not key.fileobj.readline():  # type: ignore[union-attr]
-                        raise RankDied("a process ended before the training")
+                        raise RankDied(f"a process ended before it was {word}")
                     waiting.unregister(key.fileobj)
+                if time.monotonic() > until:
+                    raise RankDied(
+                        f"a process was not {word} within {patience:.0f} s; it stood at {self._whereabouts()}"
+                    )
                 runtime.progress(0, 1, "waiting for the other processes")
+
+    def _whereabouts(self) -> str:
+        """Where the other processes stand, from the traces that they write when asked."""
+        for process in self.others:
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(1)
+        traces = [path.read_text(errors="replace") for path in self.errors]
+        return " | ".join(trace[trace.rfind("Current thread") :].strip().replace("\n", ";") for trace in traces)
 
     def verdict(self) -> str:
         """Which process died and its last line; empty where none did."""
         for rank, (process, errors) in enumerate(zip(self.others, self.errors, strict=True), 1):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(2)
+                process.wait(5)
             if process.returncode:
                 code = process.returncode
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -164,7 +185,8 @@ def together(stage: Any) -> Iterator[Group]:
             runtime.group = group
             yield group
             for process in group.others:
-                process.wait(60)
+                assert process.stdin is not None
+                process.stdin.close()  # they may leave
             if dead := group.verdict():
                 raise RankDied(dead)
         except BadInput:
@@ -194,7 +216,7 @@ def _start(stage: Any, group: Group, rank: int, threads: int, folder: Path) -> N
     group.errors.append(folder / f"{rank}.log")
     with group.errors[-1].open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stages.learn.ranks", str(spec)],
+            [sys.executable, "-m", "stages.learn.rank_process", str(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -208,47 +230,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind((LOCAL, 0))
         return int(free.getsockname()[1])
-
-
-def described(value: Any) -> Any:
-    """A dataclass as its configuration: `_target_` and its fields, what is no plain value (a handle) left out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kept = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-        plain = {k: described(v) for k, v in kept.items() if not callable(v) or dataclasses.is_dataclass(v)}
-        return {"_target_": f"{type(value).__module__}.{type(value).__qualname__}"} | plain
-    if isinstance(value, dict):
-        return {str(k): described(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [described(v) for v in value]
-    return {"_path_": str(value.absolute())} if isinstance(value, Path) else value
-
-
-def rebuilt(value: Any) -> Any:
-    """The inverse of `described`."""
-    if isinstance(value, list):
-        return [rebuilt(v) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if "_path_" in value:
-        return Path(value["_path_"])
-    built = {k: rebuilt(v) for k, v in value.items() if k != "_target_"}
-    if "_target_" not in value:
-        return built
-    module, _, name = value["_target_"].rpartition(".")
-    return getattr(importlib.import_module(module), name)(**built)
-
-
-def main(spec: Path) -> None:
-    """One of the other processes: the stage from its configuration, without a place to write to."""
-    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(143)), daemon=True).start()  # ends with the first
-    signal_out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what is printed goes to the log
-    loaded = json.loads(spec.read_text())
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    stage = rebuilt(loaded["stage"])
-    stage.runtime.group = Group(size=loaded["size"], rank=loaded["rank"], port=loaded["port"], signal=signal_out)
-    stage.run(Path(os.devnull))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

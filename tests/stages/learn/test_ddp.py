@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stages.description import described, rebuilt
 from stages.errors import BadInput
+from stages.learn import ranks
 from stages.learn.dpo import Dpo
-from stages.learn.ranks import Group, RankDied, described, rebuilt, together
+from stages.learn.ranks import Group, RankDied, together
 from stages.learn.sft import FineTune
 from stages.learn.trainer import Trainer, TrainingRuntime
 
@@ -53,7 +55,7 @@ def test_two_processes_train_the_weights_of_one_and_only_the_first_writes(
 
 
 WAITING = """
-import os, time
+import contextlib, os, time
 from dataclasses import dataclass, field
 from pathlib import Path
 from stages.learn.ranks import together
@@ -62,18 +64,20 @@ from stages.learn.trainer import TrainingRuntime
 @dataclass
 class Waiting:
     folder: Path
+    place: str = "before"
     runtime: TrainingRuntime = field(default_factory=TrainingRuntime)
 
     def run(self, out: Path) -> None:
         with together(self) as group:
-            if group.rank:
-                (self.folder / "pid").write_text(str(os.getpid()))
-                time.sleep(60)
+            with group.training(self.runtime) if self.place == "in" else contextlib.nullcontext():
+                if group.rank:
+                    (self.folder / "pid").write_text(str(os.getpid()))
+                    time.sleep(60)
             with group.training(self.runtime):
                 pass
         (out / "written").touch()
 """
-"""A stage whose other process says who it is and then waits to be killed, before the training."""
+"""A stage whose other process says who it is and then waits to be killed, before the training or in it."""
 
 
 @pytest.fixture
@@ -95,9 +99,20 @@ def test_a_killed_process_ends_the_stage_and_nothing_is_written(tmp_path: Path, 
     threading.Thread(target=kill_when_there, args=(tmp_path / "pid",), daemon=True).start()
     begun = time.monotonic()
     with pytest.raises(RankDied, match=r"^process 1 of 2 ended by SIGKILL"):
-        waiting(tmp_path, TrainingRuntime(devices=2)).run(tmp_path / "out")
+        waiting(tmp_path, runtime=TrainingRuntime(devices=2)).run(tmp_path / "out")
     assert time.monotonic() - begun < 30
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_process_that_never_finishes_ends_the_stage_and_says_where_it_stands(
+    tmp_path: Path, waiting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ranks, "PATIENCE", 1.0)
+    with pytest.raises(
+        RankDied, match=r"^a process was not finished within 1 s; it stood at .*waiting_stage.py.* in run"
+    ):
+        waiting(tmp_path, "in", TrainingRuntime(devices=2)).run(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_process_killed_in_the_midst_of_training_ends_the_stage(tmp_path: Path, tiny_model: Path, references: Path):
@@ -135,7 +150,7 @@ def test_devices_that_are_not_there_are_refused_before_any_process_starts(tmp_pa
     if torch.cuda.is_available():
         pytest.skip("this machine has them")
     with pytest.raises(BadInput, match=r"^runtime\.device: 'cuda' is no device"):
-        waiting(tmp_path, TrainingRuntime(device="cuda", devices=2)).run(tmp_path)
+        waiting(tmp_path, runtime=TrainingRuntime(device="cuda", devices=2)).run(tmp_path)
 
 
 def test_one_device_needs_no_group(tmp_path: Path, waiting):
