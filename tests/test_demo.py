@@ -22,6 +22,8 @@ SMALL = [
     "task.parts.test.size=8",
     "rollouts.samples=4",
     "sampling.max_new_tokens=12",
+    "ppo.iterations=1",
+    "ppo.batch_size=16",
 ]
 
 
@@ -48,7 +50,9 @@ def test_the_demo_ends_in_a_comparison_of_all_points(folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     with (folder / "runs/latest/comparison.csv").open() as stream:
         rows = [(row["method"], row["settings"]) for row in csv.DictReader(stream)]
-    assert sorted(method for method, _ in rows) == ["base", "bon", "bon", "vas", "vas"]
+    tuned = ["cbs", "dpo", "eft", "ivg", "ivg", "ivg", "ppo"]
+    assert sorted(method for method, _ in rows) == sorted(["base", "bon", "bon", "vas", "vas", *tuned])
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.mark.assets
