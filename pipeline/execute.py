@@ -8,6 +8,7 @@ from typing import Any
 from filelock import SoftFileLease, Timeout
 
 from pipeline.attempt import Attempts, Failure
+from pipeline.code import targets
 from pipeline.errors import UsageError
 from pipeline.executors import Executor, InProcess
 from pipeline.graph import Graph, Node
@@ -175,6 +176,8 @@ class Execution:
         if self.store.find(key):  # published between our look and our lease
             self._release(key)
             return
+        if not self._tried:
+            self.executor.prepare(self._modules())
         self._tried[key] = self._tried.get(key, 0) + 1
         try:
             spec = self.attempts.spec(node, cores, self._tried[key], self._seconds, set(self.outcome.reused))
@@ -187,6 +190,11 @@ class Execution:
         self._running[key] = _Work(spec, cores, node.resources.memory)
         self.view.started(node, spec.threads)
         self.executor.start(spec)
+
+    def _modules(self) -> set[str]:
+        """Of all classes that stages which are not published name."""
+        wanted = [node for key, node in self._pending.items() if not self.store.find(key)]
+        return {target.rpartition(".")[0] for node in wanted for target in targets(node.config)}
 
     def _handle(self, received: tuple[str, tuple[Any, ...]]) -> None:
         key, event = received

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -23,11 +24,13 @@ Event = tuple[str, tuple[Any, ...]]
 
 
 class Executor(Protocol):
-    """`cores` and GiB of `memory` in all; `start` must only be called where what the spec needs of them is free."""
+    """`cores` and GiB of `memory` in all. `prepare` is told once, before the first start, which modules the stages that
+    may come are made of; `start` must only be called where what the spec needs is free."""
 
     cores: int
     memory: float
 
+    def prepare(self, modules: Collection[str]) -> None: ...
     def start(self, spec: Spec) -> None: ...
     def events(self, seconds: float) -> list[Event]: ...
     def stop(self) -> None: ...
@@ -45,6 +48,9 @@ class InProcess:
         self._queue: deque[Event] = deque()
         self.listener: Any = None
         """Called with progress while a stage runs, since nobody can poll meanwhile."""
+
+    def prepare(self, modules: Collection[str]) -> None:
+        pass
 
     def start(self, spec: Spec) -> None:
         def send(event: tuple[Any, ...]) -> None:
@@ -74,17 +80,24 @@ class _Running:
 
 
 class Local:
-    """Worker processes forked from a server that has the heavy libraries loaded (importing them costs seconds)."""
+    """Worker processes forked from a server that has loaded what the stages are made of (importing it costs seconds).
 
-    def __init__(self, cores: int | None = None, memory: float | None = None, preload: tuple[str, ...] = ()) -> None:
+    Only modules of the packages `preload` are loaded there: anybody else's might do more than define.
+    """
+
+    def __init__(self, cores: int | None = None, memory: float | None = None, preload: Collection[str] = ()) -> None:
         self.cores = cores or available_cores()
         self.memory = memory or available_memory()
         # the server must not start with a BLAS or OpenMP pool of its own; each child sets its threads
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         self._context = multiprocessing.get_context("forkserver")
-        # `__main__` too: every child would otherwise import it anew, 0.3 s each
-        self._context.set_forkserver_preload(["__main__", "pipeline.workers", *preload])
+        self._packages = preload
         self._running: dict[str, _Running] = {}
+
+    def prepare(self, modules: Collection[str]) -> None:
+        ours = sorted(module for module in modules if module.partition(".")[0] in self._packages)
+        # `__main__` too: every child would otherwise import it anew, 0.3 s each
+        self._context.set_forkserver_preload(["__main__", "pipeline.workers", *ours])
 
     def start(self, spec: Spec) -> None:
         worker = Started(spec) if spec.processes > 1 else Forked(spec, self._context)

@@ -129,7 +129,7 @@ def _executor(config: DictConfig) -> Executor:
     settings: dict[str, Any] = OmegaConf.to_container(config.executor, resolve=True)  # type: ignore[assignment]
     if settings["kind"] == "inprocess":
         return InProcess(settings["cores"], settings["memory"])
-    return Local(settings["cores"], settings["memory"], tuple(settings["preload"]))
+    return Local(settings["cores"], settings["memory"], settings["preload"])
 
 
 def _tracking(config: DictConfig, folder: Path) -> Tracking:

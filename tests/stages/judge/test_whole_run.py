@@ -53,7 +53,7 @@ defaults:
   - override hydra/sweeper: blocks
   - override hydra/job_logging: none
   - override hydra/hydra_logging: none
-executor: {preload: [stages.judge.asking, stages.judge.judge], cores: 2}
+executor: {preload: [stages], cores: 2}
 prices: {models: {judge-2026-01-01: {input: 10.0, output: 30.0, batch: 0.5}}}
 judge: {model: judge-2026-01-01, mode: logprob, max_tokens: 1, token_limit: max_completion_tokens, concurrency: 4}
 name: study
