@@ -123,6 +123,16 @@ def test_what_is_forced_starts_from_nothing(toy) -> None:
     assert toy.executed() == ["2", "3"]
 
 
+@pytest.mark.parametrize(("packages", "imports"), [("toy_stages", 1), ("", 2), ("elsewhere", 2)])
+def test_a_preloaded_package_is_imported_once_for_all_workers(toy, packages: str, imports: int) -> None:
+    helper = toy.path / "toy_helper.py"
+    counted = "with open(__file__ + '.imports', 'a') as imports:\n    imports.write('.')\n"
+    helper.write_text(helper.read_text() + counted)
+    outcome = toy.tilt("run", "goal=[left,right]", f"executor.preload=[{packages}]")
+    assert outcome.returncode == 0, outcome.stdout
+    assert len(Path(f"{helper}.imports").read_text()) == imports
+
+
 def test_processes_of_a_stage_share_its_cores_and_it_runs_as_a_module(toy) -> None:
     outcome = toy.tilt("run", "goal=[left]", "executor.cores=2", "+stages.left.resources.processes=2")
     assert outcome.returncode == 0, outcome.stdout
