@@ -90,11 +90,13 @@ class Generation(Rollout):
     settings: str
     """The method's strength and size as JSON, e.g. `{"beta": 4.0, "k": 20}`."""
     base_logprob: float
-    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation; nan for a tuned policy's."""
+    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation; −inf where that could not
+    have drawn it, nan where it was not measured."""
     kl: float
     """Estimate of KL(π ‖ π₀) of the sequence in nats; nan where the method has none."""
     kl_kind: str
-    """`exact` (sum of exact per-step KL), `bound` (Best-of-n) or `none`."""
+    """`exact` (sum of exact per-step KL), `bound` (Best-of-n), `untruncated` (a tuned policy's, where truncation makes
+    it infinite: sum of exact per-step KL before truncation, same temperature, same states) or `none`."""
     tokens: int
     """Tokens pushed through all models for this response, prompt included, rejected candidates and samples too."""
     flops: float
