@@ -1,5 +1,5 @@
 """Stage: responses of one method. Reads `prompts.parquet` and the folders of its policy, guide and search; writes
-`generations.parquet` (records.Generation).
+`generations.parquet` (records.Generation), and `trained.json`, what the models that it needs beyond π₀ cost to train.
 
     tilt run goal=[decode] method=vas
 
@@ -28,6 +28,7 @@ from stages.language_model import encode_prompt, require_model_folder, require_r
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime
 from stages.shards import block, merge
+from stages.training_cost import training_costs, write_costs
 
 FILE = "generations.parquet"
 
@@ -87,6 +88,7 @@ class Decode:
         """Raises BadInput for what cannot be used, FloatingPointError where a model's numbers are not finite."""
         generations, seconds, apart = self._generations(None)
         write(Path(out) / FILE, Generation, generations)
+        self._trained(Path(out))
         self._report(generations, seconds, apart)
 
     def run_shard(self, out: Path, index: int, count: int) -> None:
@@ -95,7 +97,12 @@ class Decode:
 
     def merge(self, parts: list[Path], out: Path) -> None:
         """All shards' responses, as `run` would have written them."""
+        self._trained(Path(out))
         self._report(merge(parts, out, FILE, Generation), None, Measured("none"))
+
+    def _trained(self, out: Path) -> None:
+        """What training the method's own models cost; π₀ is not one of them."""
+        write_costs(out, training_costs([self.policy, self.guide, self.search], self.base or self.policy.folder))
 
     def _generations(self, shard: tuple[int, int] | None) -> tuple[list[Generation], float, Measured]:
         """The shard's responses, all where there is none; the seconds that decoding took; how KL was measured."""
