@@ -156,6 +156,14 @@ class Tuned:
 
 
 @dataclass
+class Foresight:
+    """How well the value foresees: `measured` refers to the stage that measures it (null: the report leaves it out)."""
+
+    measured: str | None = None
+    samples: int = bounded(16, "a number of responses, 2 or more", least=2)
+
+
+@dataclass
 class Reward:
     """`scorer` judges, `train` is the stage that makes it, `asset` the stage that brings what training starts from."""
 
@@ -367,6 +375,7 @@ def register_schemas() -> None:
             "ivg": Ivg,
         },
         "tuned": {"base": Tuned},
+        "foresight": {"base": Foresight},
         "judge": {"base": Judge, "reward": RewardJudge, "api": ApiJudge},
         "sampling": {"base": Sampling},
         "rollouts": {"base": Rollouts},

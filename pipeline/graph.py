@@ -2,7 +2,7 @@
 
 A stage's fields may hold references (`${stage:rollouts}`); the graph is what the goals of all points reach, each key
 once. After the points comes the stage that `compare` names: its `points` entry is resolved in every point and
-becomes the list of all of them.
+becomes the list of all of them; what else it refers to is the first point's.
 """
 
 import json
@@ -151,6 +151,14 @@ class Graph:
 
             entry = _follow(point.resolve(f"{COMPARE}.points"), link)
             entries.setdefault(json.dumps(entry, sort_keys=True, default=str), entry)
+
+        def own(upstream: str) -> str | None:  # what the comparison refers to outside its points: the first point's
+            key = self._expand(first, upstream, (COMPARE,))
+            if key:
+                inputs[upstream] = key
+            return key
+
+        config = _follow({name: value for name, value in config.items() if name != "points"}, own)
         key = self._add(first, COMPARE, config | {"points": list(entries.values())}, inputs)
         self.nodes[key].points = self.points
         return key

@@ -69,6 +69,11 @@ class Rollout:
     """log π(y|x) in nats, summed over the T tokens, of the policy *as sampled* (temperature, truncation, tilt)."""
     finished: bool
     """True: ended by EOS or a stopping string. False: cut at the token limit."""
+    tokens: int = 0
+    """Tokens pushed through all models for it: its prompt's with sample 0, rejected candidates and samples too; 0 where
+    nobody counted."""
+    flops: float = 0.0
+    """2·parameters·tokens plus attention, summed over all models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +95,13 @@ class Generation(Rollout):
     settings: str
     """The method's strength and size as JSON, e.g. `{"beta": 4.0, "k": 20}`."""
     base_logprob: float
-    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation; nan for a tuned policy's."""
+    """log π₀(y|x) in nats of the base policy as sampled: same temperature and truncation; −inf where that could not
+    have drawn it, nan where it was not measured."""
     kl: float
     """Estimate of KL(π ‖ π₀) of the sequence in nats; nan where the method has none."""
     kl_kind: str
-    """`exact` (sum of exact per-step KL), `bound` (Best-of-n) or `none`."""
-    tokens: int
-    """Tokens pushed through all models for this response, prompt included, rejected candidates and samples too."""
-    flops: float
-    """2·parameters·tokens plus attention, summed over all models."""
+    """`exact` (sum of exact per-step KL), `bound` (Best-of-n), `untruncated` (a tuned policy's, where truncation makes
+    it infinite: sum of exact per-step KL before truncation, same temperature, same states) or `none`."""
     seconds: float
     """Wall time of the batch loop, divided evenly among its responses."""
 

@@ -79,6 +79,8 @@ class Sample:
                 text=row.text,
                 logprob=row.logprob,
                 finished=row.finished,
+                tokens=row.tokens,
+                flops=row.flops,
             )
             for row in responses
         ]

@@ -9,17 +9,17 @@ Alone: `tilt run -m method=base,bon,vas` (its goal is `compare` unless another i
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages.errors import BadInput
 from stages.runtime import Runtime
-from sweeps.choice import Choice, Difference, choose, differences, named, reference_point, verdict
-from sweeps.judged import Judged, judge_agreements, judge_points, said_of
-from sweeps.points import Figures, Point, figures, load_points, shown_settings
+from sweeps.choice import Choice, Difference, choose, differences, reference_point
+from sweeps.content import Study, describe
+from sweeps.foresight import read_foresight
+from sweeps.judged import judge_points
+from sweeps.points import Point, figures, load_points, settings_order
 from sweeps.report import render
 from sweeps.summary import summary
 from sweeps.table import columns, rows, settings_text, write_csv
@@ -35,8 +35,9 @@ class Compare:
     """
 
     points: list[dict[str, Any]]
-    """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage), and `verdicts`
-    (that of its judge stage; absent or null: nobody judged it)."""
+    """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage); `verdicts`
+    (that of its judge stage; absent or null: nobody judged it), `decode` (that of its decode stage; absent or null:
+    nothing is known of what its models cost to train)."""
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
     report_part: str = "test"
@@ -49,6 +50,8 @@ class Compare:
     seed: int = 0
     shown: int = 5
     """Prompts whose generations the report shows, drawn at random."""
+    foresight: Path | None = None
+    """Payload of stage `foresight`; null: the report says nothing of the value's own quality."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
@@ -58,6 +61,7 @@ class Compare:
             raise BadInput("slack", f"{self.slack} is not a number of standard errors, 0 or more")
         if self.select_part == self.report_part:
             raise BadInput("select_part", f"{self.select_part!r} is also the part of the report; choose on another one")
+        foresight = read_foresight(self.foresight)
         points = self._ordered(load_points(self.points, self.report_part))
         judges = judge_points([point.verdicts for point in points], draws=self.draws, seed=self.seed)
         measured = []
@@ -68,7 +72,7 @@ class Compare:
         against = reference_point(points, self.reference, self.report_part)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
-        content = self._content(points, measured, judges, chosen, against, found)
+        content = describe(self, Study(points, measured, judges, chosen, against, found, foresight))
         header, lines = columns(judges), rows(points, measured, judges)
         write_csv(out / "comparison.csv", header, lines)
         (out / "comparison.json").write_text(
@@ -81,10 +85,16 @@ class Compare:
         self.runtime.progress(len(points) + 1, len(points) + 1, "report written")
 
     def _ordered(self, points: list[Point]) -> list[Point]:
-        """What does not move away from the base policy first, then methods as given, each along its own strength."""
+        """What does not move away from the base policy first, then methods as given, each along its own strength; by
+        its settings where it has no KL, as equal compute would put them in no order."""
         moved = {p.method for p in points if p.strength(self.report_part)[0] > 0}
         methods = sorted(dict.fromkeys(point.method for point in points), key=lambda method: method in moved)
-        return sorted(points, key=lambda p: (methods.index(p.method), *p.strength(self.report_part)))
+
+        def along(point: Point) -> tuple[Any, ...]:
+            kl, flops = point.strength(self.report_part)
+            return methods.index(point.method), kl, [] if math.isfinite(kl) else settings_order(point), flops
+
+        return sorted(points, key=along)
 
     def _differences(
         self, points: Sequence[Point], chosen: Mapping[str, Choice], against: Point | None
@@ -97,111 +107,6 @@ class Compare:
             raise BadInput(
                 "points", f"on part {self.report_part!r}: {error}; compare points over the same prompts"
             ) from error
-
-    def _content(
-        self,
-        points: Sequence[Point],
-        measured: Sequence[Figures],
-        judges: Sequence[Judged],
-        chosen: Mapping[str, Choice],
-        against: Point | None,
-        found: Sequence[Difference],
-    ) -> dict[str, Any]:
-        """Everything that the page shows, as plain JSON; a figure that does not exist is null."""
-        place = {id(point): number for number, point in enumerate(points)}
-        picked = {id(choice.point) for choice in chosen.values()}
-        spoken_of = [d.point for d in found if d.point.method in chosen] or [d.point for d in found]
-        names = {place[id(p)]: named(p, points) for p in [*spoken_of, *([against] if against else [])]}
-        sentences = [verdict(points, chosen, found, self.report_part), *(said_of(judged, names) for judged in judges)]
-        content = {
-            "verdict": " ".join(filter(None, sentences)),
-            "select_part": self.select_part,
-            "report_part": self.report_part,
-            "draws": self.draws,
-            "seed": self.seed,
-            "prompts": max(f.proxy.prompts for f in measured),
-            "reference": None if against is None else place[id(against)],
-            "points": [
-                {
-                    "label": point.label,
-                    "method": point.method,
-                    "name": named(point, points),
-                    "settings": dict(point.settings),
-                    "strength": shown_settings(point, points),
-                    "chosen": id(point) in picked,
-                    "alone": point.method not in chosen,
-                    "kl_kind": point.kl_kind,
-                    **asdict(figure),
-                }
-                for point, figure in zip(points, measured, strict=True)
-            ],
-            "slack": self.slack,
-            "choices": [
-                {
-                    "method": method,
-                    "point": place[id(choice.point)],
-                    "best": place[id(choice.best)],
-                    "deficit": choice.deficit,
-                    "allowed": choice.allowed,
-                    "prompts": choice.prompts,
-                }
-                for method, choice in chosen.items()
-            ],
-            "differences": [
-                {
-                    "point": place[id(d.point)],
-                    "reference": place[id(d.reference)],
-                    "proxy": asdict(d.proxy),
-                    "gold": asdict(d.gold),
-                    "detectable": d.gold.detectable,
-                    "judges": [self._judged_difference(judged, place, d) for judged in judges],
-                }
-                for d in found
-            ],
-            "judges": [
-                {
-                    "judge": judged.judge,
-                    "reference": judged.reference,
-                    "points": [None if point is None else asdict(point) for point in judged.points],
-                    "canary": judged.canary,
-                }
-                for judged in judges
-            ],
-            "agreements": judge_agreements([point.verdicts for point in points], draws=self.draws, seed=self.seed),
-            "generations": self._generations(points),
-            "lineage": [dict(node) for node in self.runtime.lineage],
-        }
-        return _plain(content)
-
-    def _judged_difference(self, judged: Judged, place: Mapping[int, int], d: Difference) -> dict[str, Any] | None:
-        ours, theirs = place[id(d.point)], place[id(d.reference)]
-        found = judged.difference(ours, theirs, draws=self.draws, seed=self.seed)
-        return None if found is None else asdict(found)
-
-    def _generations(self, points: Sequence[Point]) -> list[dict[str, Any]]:
-        """The first response of every point to the same few prompts, drawn by seed and not picked."""
-        answers = [
-            {s.prompt_id: s for s in sorted(point.parts[self.report_part], key=lambda s: -s.sample)} for point in points
-        ]
-        shared = sorted(set.intersection(*(set(answer) for answer in answers)))
-        drawn = np.random.default_rng(self.seed).permutation(len(shared))[: self.shown]
-        return [
-            {
-                "prompt_id": shared[row],
-                "prompt": answers[0][shared[row]].prompt,
-                "responses": [
-                    {
-                        "text": score.text,
-                        "proxy": score.rewards["proxy"],
-                        "gold": score.rewards["gold"],
-                        "length": score.length,
-                        "finished": score.finished,
-                    }
-                    for score in (answer[shared[row]] for answer in answers)
-                ],
-            }
-            for row in sorted(drawn)
-        ]
 
     def _track(self, content: dict[str, Any], points: Sequence[Point], found: Sequence[Difference]) -> None:
         values: dict[str, float] = {"points": len(points), "prompts": content["prompts"]}
@@ -222,16 +127,3 @@ class Compare:
             for point, response in zip(points, entry["responses"], strict=True)
         ]
         self.runtime.table("generations", ["prompt", "method", "settings", "response", "proxy", "gold"], lines)
-
-
-def _plain(value: Any) -> Any:
-    """JSON's own types, with null for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, bool) or value is None or isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value)

@@ -13,6 +13,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.verdicts import Verdict
 from stages.records import Score
+from stages.training_cost import TrainingCost, read_costs
 from sweeps.judged import load_verdicts
 from sweeps.statistics import Estimate, by_prompt, mean_interval, ratio_interval
 
@@ -30,6 +31,8 @@ class Point:
     """All parts."""
     verdicts: Sequence[Verdict] = ()
     """On the report part alone; empty where nobody judged."""
+    trained: Sequence[TrainingCost] | None = None
+    """What the models cost that the method needs beyond π₀; empty where it trains nothing, None where nobody says."""
 
     @cached_property
     def parts(self) -> dict[str, list[Score]]:
@@ -147,7 +150,15 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
             raise BadInput("report_part", f"{entry['label']} has no scores on part {report_part!r}, only on {parts}")
         if absent := [name for name in REWARDS if name not in scores[0].rewards]:
             raise BadInput(f"{place}.score", f"{entry['label']} was not scored by a reward named {absent[0]!r}")
-        points.append(Point(str(entry["label"]), str(entry["method"]), dict(entry["settings"]), scores))
+        try:
+            trained = read_costs(Path(entry["decode"])) if entry.get("decode") else None
+        except FileNotFoundError as error:
+            raise BadInput(
+                f"{place}.decode", f"{error.filename} does not exist; give a folder of stage decode"
+            ) from error
+        points.append(
+            Point(str(entry["label"]), str(entry["method"]), dict(entry["settings"]), scores, trained=trained)
+        )
     judged = load_verdicts(given, report_part)
     return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]
 
@@ -157,13 +168,29 @@ def shown_settings(point: Point, points: Sequence[Point]) -> str:
 
     A setting that differs from all the same-named ones in the table reads `β = 4`.
     """
+    return ", ".join(setting_text(point, key) for key in told_apart_by(point, points))
+
+
+def told_apart_by(point: Point, points: Sequence[Point]) -> list[str]:
+    """The settings in which a point's method has more than one value; all of them where it is the only one."""
     same = [other for other in points if other.method == point.method]
-    keys = [
+    return [
         key
         for key in point.settings
         if len(same) == 1 or len({json.dumps(other.settings.get(key), default=str) for other in same}) > 1
     ]
-    return ", ".join(f"{_GREEK.get(key, key)} = {_short(point.settings[key])}" for key in keys)
+
+
+def settings_order(point: Point) -> list[tuple[Any, ...]]:
+    """Sorts points of a method by their settings: numbers as numbers, before words."""
+    return [
+        (0, value, "") if isinstance(value, int | float) else (1, 0, str(value)) for value in point.settings.values()
+    ]
+
+
+def setting_text(point: Point, key: str) -> str:
+    """`β = 4`."""
+    return f"{_GREEK.get(key, key)} = {_short(point.settings[key])}"
 
 
 _GREEK = {"beta": "β", "lambda": "λ", "alpha": "α"}

@@ -12,6 +12,8 @@ from typing import Any
 
 from plotly.offline import get_plotlyjs
 
+from sweeps.compute_section import compute_section
+from sweeps.foresight import foresight_section
 from sweeps.judge_section import Pieces, judge_section
 from sweeps.stage_graph import draw, duration
 from sweeps.summary import number_text
@@ -21,6 +23,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 def render(content: Mapping[str, Any]) -> str:
     """The page for a comparison as `sweeps.compare.Compare` describes it."""
+    pieces = Pieces(_row_head, _cell, _name, _signed)
     parts = {
         "title": escape(_title(content)),
         "verdict": escape(content["verdict"]),
@@ -30,7 +33,9 @@ def render(content: Mapping[str, Any]) -> str:
         "rewards": _rewards_table(content),
         "beside": _beside_table(content),
         "notes": _notes(content),
-        "judges": judge_section(content, Pieces(_row_head, _cell, _name, _signed)),
+        "judges": judge_section(content, pieces),
+        "compute": compute_section(content, pieces),
+        "foresight": foresight_section(content),
         "generations": _generations(content),
         "graph": draw(content["lineage"]),
         "timings": _timings(content["lineage"]),
@@ -149,27 +154,25 @@ def _rewards_table(content: Mapping[str, Any]) -> str:
     judges = content["judges"]
     for number, point in enumerate(content["points"]):
         kl = point["kl"]
+        cell = _cell(kl)
         if point["kl_kind"] == "bound" and kl["mean"] is not None:
             cell = f"<td>≤ {kl['mean']:.2f}<small>bound</small></td>"
-        else:
-            cell = _cell(kl)
+        elif point["kl_kind"] == "untruncated":
+            cell = cell.replace("</td>", "<small>before truncation</small></td>")
         rows.append(
             _row_head(content, number)
             + _cell(point["proxy"])
             + _cell(point["gold"])
             + "".join(_win_cell(judge["points"][number]) for judge in judges)
             + cell
-            + _cell(point["tokens_per_second"], 1)
-            + _cell(point["seconds"], 1)
-            + f"<td>{_flops(point['flops']['mean'])}</td></tr>"
+            + "</tr>"
         )
     return (
         "<table><thead><tr><th>method<th class=text>setting<th>proxy<th>gold"
         + "".join(
             f"<th>win rate, %<br>{escape(judge['judge'])} against {escape(judge['reference'])}" for judge in judges
         )
-        + "<th>KL, nats<th>tokens / s<th>seconds"
-        f"<th>FLOPs a response</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        + f"<th>KL, nats</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
@@ -184,13 +187,12 @@ def _beside_table(content: Mapping[str, Any]) -> str:
         + _cell(point["finished"], 0, 100)
         + _cell(point["distinct_2"])
         + _cell(point["repetition"])
-        + _cell(point["tokens"], 0)
         + "</tr>"
         for number, point in enumerate(content["points"])
     ]
     return (
         "<table><thead><tr><th>method<th class=text>setting<th>length, tokens<th>finished, %<th>distinct-2"
-        f"<th>repetition<th>tokens through all models</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"<th>repetition</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 
 
@@ -199,22 +201,26 @@ def _notes(content: Mapping[str, Any]) -> str:
     kinds = {point["kl_kind"] for point in content["points"]}
     if "bound" in kinds:
         notes.append("The KL of Best-of-N is the upper bound log N − (N − 1)/N; its true value lies at or below it.")
+    if "untruncated" in kinds:
+        names = ", ".join(dict.fromkeys(p["method"] for p in content["points"] if p["kl_kind"] == "untruncated"))
+        notes.append(
+            f"{escape(names)}: KL before truncation, at the same temperature and at the states visited. Truncated, "
+            "each by its own ranks, such a policy draws tokens that the base policy never does, and the KL as sampled "
+            "is infinite; without truncation (sampling.top_p=1) it is exact and compares like with like."
+        )
     if "none" in kinds:
-        names = ", ".join(dict.fromkeys(p["method"] for p in content["points"] if p["kl_kind"] == "none"))
-        notes.append(f"No KL is known for {escape(names)}: in the table, but not on the KL axis.")
-    notes.append(
-        "Seconds are those of whole batches, divided evenly among their responses: intervals of time and rate show how "
-        "prompts differ, not how two runs do."
-    )
+        notes.append(f"No KL is known for {escape(_unknown(content))}: against compute, not on the KL axis.")
     return "".join(f"<p class=note>{note}</p>" for note in notes)
 
 
-def _flops(value: float | None) -> str:
-    """`3.2 × 10¹¹` as HTML."""
-    if not value:
-        return "–"
-    mantissa, _, exponent = f"{value:.1e}".partition("e")
-    return f"{mantissa} × 10<sup>{int(exponent)}</sup>"
+def _unknown(content: Mapping[str, Any]) -> str:
+    """The methods without a KL; `ivg (6 of 8 points)` where it has one in some settings."""
+    names = []
+    for method in dict.fromkeys(p["method"] for p in content["points"] if p["kl_kind"] == "none"):
+        kinds = [p["kl_kind"] for p in content["points"] if p["method"] == method]
+        without = kinds.count("none")
+        names.append(method if without == len(kinds) else f"{method} ({without} of {len(kinds)} points)")
+    return ", ".join(names)
 
 
 def _generations(content: Mapping[str, Any]) -> str:

@@ -25,11 +25,15 @@ def summary(content: Mapping[str, Any]) -> str:
             ("* chosen by proxy on " + content["select_part"], any(p["chosen"] for p in content["points"])),
             ("r the reference", content["reference"] is not None),
             ("≤ an upper bound", any(point["kl_kind"] == "bound" for point in content["points"])),
+            ("~ before truncation", any(point["kl_kind"] == "untruncated" for point in content["points"])),
         )
         if used
     ]
     if legend:
         console.print("\n" + "   ".join(legend))
+    if any(point["models"] for point in content["points"]):
+        console.print("\ntrained beyond the base policy and the rewards\n")
+        console.print(_training_table(content))
     for judged in content["judges"]:
         console.print(f"\njudge {judged['judge']}, every point against {judged['reference']}\n")
         console.print(_judge_table(content, judged))
@@ -44,6 +48,7 @@ def _points_table(content: Mapping[str, Any]) -> Table:
     table = _table("proxy", "gold", *(["win %"] if judges else []), "KL, nats", "tokens/s", "seconds")
     for number, point in enumerate(content["points"]):
         kl = f"≤ {number_text(point['kl']['mean'])}" if point["kl_kind"] == "bound" else interval_text(point["kl"])
+        kl = f"~ {kl}" if point["kl_kind"] == "untruncated" else kl
         cells = [interval_text(point["proxy"]), interval_text(point["gold"])]
         if judges:  # the first judge's; times make room for it
             found = judges[0]["points"][number]
@@ -53,6 +58,46 @@ def _points_table(content: Mapping[str, Any]) -> Table:
             cells += [kl, *(interval_text(point[name]) for name in ("tokens_per_second", "seconds"))]
         table.add_row(*_head(content, number), *cells)
     return table
+
+
+def _training_table(content: Mapping[str, Any]) -> Table:
+    """One row a set of models that a method needs: what they cost, and which points use them."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("models", max_width=30)
+    for name in ("training FLOPs", "tokens", "rollout FLOPs", "tokens"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("for", max_width=34)
+    for models, cost, names in trained_sets(content):
+        costs = [power_text(cost["train_flops"]), count_text(cost["train_tokens"])]
+        costs += [power_text(cost["rollout_flops"]), count_text(cost["rollout_tokens"])]
+        table.add_row(models, *costs, ", ".join(names))
+    return table
+
+
+def trained_sets(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, float], list[str]]]:
+    """(models, their cost, the methods or settings that need them), each set of equal cost once."""
+    found: dict[tuple[Any, ...], tuple[str, Mapping[str, float], list[int]]] = {}
+    for number, point in enumerate(content["points"]):
+        if point["models"]:
+            models = ", ".join(dict.fromkeys(model["model"] for model in point["models"]))
+            found.setdefault((models, *point["training"].values()), (models, point["training"], []))[2].append(number)
+    return [(models, cost, _users(content, numbers)) for models, cost, numbers in found.values()]
+
+
+def _users(content: Mapping[str, Any], numbers: list[int]) -> list[str]:
+    """Methods by name where all their points are meant, else points."""
+    points = content["points"]
+    whole = {
+        method
+        for method in (points[number]["method"] for number in numbers)
+        if all(number in numbers for number, point in enumerate(points) if point["method"] == method)
+    }
+    return list(
+        dict.fromkeys(
+            points[n]["method"] if points[n]["method"] in whole else f"{points[n]['method']} ({points[n]['strength']})"
+            for n in numbers
+        )
+    )
 
 
 def _judge_table(content: Mapping[str, Any], judged: Mapping[str, Any]) -> Table:
@@ -92,7 +137,7 @@ def _table(*names: str) -> Table:
 def _head(content: Mapping[str, Any], number: int) -> tuple[str, str, str]:
     point = content["points"][number]
     mark = ("*" if point["chosen"] else "") + ("r" if number == content["reference"] else "")
-    return mark, point["method"], point["strength"]
+    return mark, point["method"], point["strength"].replace(", ", ",\n")
 
 
 def failed_text(found: Mapping[str, Any]) -> str:
@@ -116,6 +161,20 @@ def number_text(value: float | None) -> str:
     size = abs(value)
     digits = 3 if size < 1 else 2 if size < 10 else 1 if size < 100 else 0
     return f"{value:,.{digits}f}"
+
+
+def power_text(value: float | None) -> str:
+    """`3.2e11`, as people write FLOPs in a terminal; 0 is 0, `–` none.
+
+    >>> [power_text(v) for v in (3.21e11, 0.0, None)]
+    ['3.2e11', '0', '–']
+    """
+    return "–" if value is None else f"{value:.1e}".replace("e+", "e") if value else "0"
+
+
+def count_text(value: float | None) -> str:
+    """`12,345`; `–` for none."""
+    return "–" if value is None else f"{value:,.0f}"
 
 
 def interval_text(estimate: Mapping[str, Any]) -> str:

@@ -7,14 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.training_cost import FIGURES, total
 from sweeps.judged import Judged, Judgement
 from sweeps.points import Figures, Point
 
 COLUMNS = [
     *["method", "settings", "prompts", "samples", "proxy", "proxy_low", "proxy_high", "gold", "gold_low", "gold_high"],
     *["kl", "kl_low", "kl_high", "tokens_per_second", "flops", "seconds"],
+    *["kl_kind", "tokens", "train_flops", "train_tokens", "rollout_flops", "rollout_tokens"],
 ]
-"""Of every comparison: `samples` counts all responses, `flops` is per response, `seconds` and the rate over all."""
+"""Of every comparison: `samples` counts all responses, `flops` and `tokens` are per response, `seconds` and the rate
+over all; `train_…` is what the method's own models cost, 0 where it has none, `rollout_…` the responses that they
+learnt from, which several methods may share (`stages.training_cost`)."""
+UNKNOWN = dict.fromkeys(FIGURES)
 JUDGE_COLUMNS = [
     *["win_rate", "win_rate_low", "win_rate_high", "lc_win_rate", "lc_win_rate_low", "lc_win_rate_high"],
     *["verdicts", "failed", "win_rate_worst", "win_rate_best", "swap_consistency", "position_effect"],
@@ -35,6 +40,7 @@ def rows(points: Sequence[Point], measured: Sequence[Figures], judges: Sequence[
             point.method, settings_text(point.settings), f.proxy.prompts, f.samples,
             f.proxy.mean, f.proxy.low, f.proxy.high, f.gold.mean, f.gold.low, f.gold.high,
             f.kl.mean, f.kl.low, f.kl.high, f.tokens_per_second.mean, f.flops.mean, f.seconds.mean,
+            point.kl_kind, f.tokens.mean, *(UNKNOWN if point.trained is None else total(point.trained)).values(),
         ]  # fmt: skip
         for judged in judges:
             row += _judge_cells(judged.points[number])

@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -84,12 +85,53 @@ def test_a_judge_is_priced_while_planning_and_a_second_one_keeps_its_own_keys() 
     assert node.config_key("judges.second.runtime.max_cost_run") == "max_cost"
 
 
+def points_of(sweep: str, *more: str) -> list[Point]:
+    """The points of a sweep; as the launcher does it, each choice of groups is composed once and values laid over."""
+    parser, compositions, points = OverridesParser.create(), dict[tuple[str, ...], Composition](), list[Point]()
+    for overrides in expand(read_blocks(sweep), {}):
+        groups = tuple(o for o in (*overrides, *more) if "." not in o.partition("=")[0])
+        values = tuple(parser.parse_override(o) for o in (*overrides, *more) if o not in groups)
+        if groups not in compositions:
+            compositions[groups] = Composition(compose("config", list(groups)))
+        given = tuple((o.get_key_element(), o.value()) for o in values)
+        points.append(Point(" ".join(overrides), compositions[groups], given))
+    return points
+
+
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_every_sweep_is_planned(sweep: str) -> None:
-    points = [Point.of(compose("config", list(p)), " ".join(p)) for p in expand(read_blocks(sweep), {})]
+    points = points_of(sweep)
+    for point in points:
+        point.check()
     graph = Graph(points)
     assert len(points) > 1
     assert len(graph.nodes) < graph.naive
+
+
+def test_tuned_policies_are_swept_along_their_tie_to_the_base_and_nothing_is_truncated() -> None:
+    nodes = Graph(points_of("tuned")).nodes.values()
+    trained = {name: sorted(n.config["beta"] for n in nodes if n.name == name) for name in ("dpo", "ppo")}
+    assert trained == {"dpo": [0.05, 0.1, 0.5], "ppo": [0.05, 0.1, 0.5]}
+    decoded = [node.config for node in nodes if node.name == "decode"]
+    assert sorted(c["method"] for c in decoded) == ["base", *["dpo"] * 3, *["ppo"] * 3, *["vas"] * 4]
+    assert {c["sampling"]["top_p"] for c in decoded} == {1.0}  # else a tuned policy's KL as sampled is infinite
+    assert {c["base"] for c in decoded} == {c["policy"]["folder"] for c in decoded if c["method"] == "base"}
+    assert len([n for n in nodes if n.name in ("rollouts", "value", "labels")]) == 3  # shared by all
+
+
+def test_one_word_puts_the_value_s_foresight_into_the_report() -> None:
+    def compared(*overrides: str) -> tuple[set[str], Any]:
+        graph = Graph(points_of("demo", *overrides))
+        (key,) = graph.goals
+        return {graph.nodes[k].name for k in graph.ancestors(key)}, graph.nodes[key]
+
+    names, node = compared()
+    assert "foresight" not in names
+    assert node.config["foresight"] is None
+    names, node = compared("foresight=on", "foresight.samples=4")
+    assert "foresight" in names
+    assert node.config["foresight"] == f"stage://{node.inputs['foresight']}"
+    assert all("decode" in entry for entry in node.config["points"])
 
 
 def test_every_file_opens_with_the_command_that_uses_it() -> None:

@@ -81,7 +81,11 @@ def test_the_worked_example_ends_in_a_comparison(ran: Path) -> None:
         rows = {row["method"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"base", "bon", "vas"}
     expected = "method,settings,prompts,samples,proxy,proxy_low,proxy_high,gold,gold_low,gold_high,kl,kl_low,kl_high,"
-    assert ",".join(rows["vas"]) == expected + "tokens_per_second,flops,seconds"
+    expected += "tokens_per_second,flops,seconds,kl_kind,tokens,train_flops,train_tokens,rollout_flops,rollout_tokens"
+    assert ",".join(rows["vas"]) == expected
+    assert {method: float(row["train_flops"]) > 0 for method, row in rows.items()} == {
+        "base": False, "bon": False, "vas": True,
+    }  # fmt: skip
     assert float(rows["base"]["kl"]) == 0.0
     assert float(rows["vas"]["kl"]) > 0.0
     assert float(rows["bon"]["proxy"]) > float(rows["base"]["proxy"])  # the best of 16 by this very reward

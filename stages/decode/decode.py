@@ -1,5 +1,5 @@
 """Stage: responses of one method. Reads `prompts.parquet` and the folders of its policy, guide and search; writes
-`generations.parquet` (records.Generation).
+`generations.parquet` (records.Generation), and `trained.json`, what the models that it needs beyond π₀ cost to train.
 
     tilt run goal=[decode] method=vas
 
@@ -10,12 +10,13 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stages.decode.divergence import Divergence, Measured
 from stages.decode.engine import Engine, Response
 from stages.decode.guides import TokenGuide
 from stages.decode.policy import CausalLM, Policy
@@ -23,10 +24,11 @@ from stages.decode.sampling import Sampling
 from stages.decode.search import Search
 from stages.decode.steering import Terms
 from stages.errors import BadInput
-from stages.language_model import encode_prompt, require_room
+from stages.language_model import encode_prompt, require_model_folder, require_room
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime
 from stages.shards import block, merge
+from stages.training_cost import training_costs, write_costs
 
 FILE = "generations.parquet"
 
@@ -75,7 +77,7 @@ class Decode:
     """The method's strength and size, for tables: `{"beta": 4.0, "k": 20}`."""
     sampling: Sampling
     base: Path | None = None
-    """Folder of π₀. Where the policy is another model there is no KL to report: the two are truncated apart."""
+    """Folder of π₀. Where the policy is another model its KL is measured after decoding (`divergence.py`)."""
     guide: TokenGuide | None = None
     search: Search | None = None
     samples: int = 1
@@ -84,9 +86,10 @@ class Decode:
 
     def run(self, out: Path) -> None:
         """Raises BadInput for what cannot be used, FloatingPointError where a model's numbers are not finite."""
-        generations, seconds = self._generations(None)
+        generations, seconds, apart = self._generations(None)
         write(Path(out) / FILE, Generation, generations)
-        self._report(generations, seconds)
+        self._trained(Path(out))
+        self._report(generations, seconds, apart)
 
     def run_shard(self, out: Path, index: int, count: int) -> None:
         """The responses to a consecutive part of the prompts: no draw depends on which prompts are decoded together."""
@@ -94,19 +97,26 @@ class Decode:
 
     def merge(self, parts: list[Path], out: Path) -> None:
         """All shards' responses, as `run` would have written them."""
-        self._report(merge(parts, out, FILE, Generation), None)
+        self._trained(Path(out))
+        self._report(merge(parts, out, FILE, Generation), None, Measured("none"))
 
-    def _generations(self, shard: tuple[int, int] | None) -> tuple[list[Generation], float]:
-        """The shard's responses, all where there is none, and the seconds that decoding took."""
+    def _trained(self, out: Path) -> None:
+        """What training the method's own models cost; π₀ is not one of them."""
+        write_costs(out, training_costs([self.policy, self.guide, self.search], self.base or self.policy.folder))
+
+    def _generations(self, shard: tuple[int, int] | None) -> tuple[list[Generation], float, Measured]:
+        """The shard's responses, all where there is none; the seconds that decoding took; how KL was measured."""
         self.sampling.check()
         require_positive(self.samples)
         if self.guide is not None:
             self.guide.check()
         if self.search is not None:
             self.search.check()
+        if self._another():
+            require_model_folder(Path(str(self.base)), "base")
         prompts = block(read_parts(self.prompts, self.parts), shard)
         if not prompts:  # more shards than prompts
-            return [], 0.0
+            return [], 0.0, Measured("none")
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
         terms = Terms() if self.guide is None else self.guide.open(policy, self.sampling)
@@ -119,12 +129,26 @@ class Decode:
                 policy, self.sampling, terms, prompts, encoded, samples=self.samples, **settings
             )
         seconds = time.perf_counter() - begun
-        return [self._generation(prompts[row.prompt], row, seconds / len(responses)) for row in responses], seconds
+        apart = self._apart(policy, prompts, [ids for _, ids in encoded], responses)
+        each = seconds / len(responses)
+        return [self._generation(prompts[row.prompt], row, each, apart.kind) for row in responses], seconds, apart
 
-    def _kl(self, response: Response) -> tuple[float, str]:
-        """KL of the sequence and its kind; nan, `none` where no closed form holds."""
+    def _apart(
+        self, policy: Policy, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], responses: list[Response]
+    ) -> Measured:
+        """Measures the KL of a policy that is not π₀, where its own samples are what was decoded."""
+        chosen = self.search is not None and self.search.selects
+        if not self._another() or self.guide is not None or chosen or self.sampling.greedy:
+            return Measured("none")
+        base = replace(self.policy, folder=Path(str(self.base))).load(self.runtime.device, "base")
+        asked = [encode_prompt(base.tokenizer, prompt) for prompt in prompts]
+        divergence = Divergence(policy, base, self.sampling, self.runtime.rows)
+        return divergence.measure(responses, encoded, asked, self.runtime.progress)
+
+    def _kl(self, response: Response, apart: str) -> tuple[float, str]:
+        """KL of the sequence and its kind (`apart` for a policy that is not π₀); nan, `none` where none is known."""
         if self._another():
-            return math.nan, "none"
+            return math.nan if apart == "none" else response.kl, apart
         if self.search is not None and self.search.selects:  # a bound is one against the policy that drew the samples
             bound = self.search.kl() if self.guide is None else math.nan
             return bound, "none" if math.isnan(bound) else "bound"
@@ -135,8 +159,8 @@ class Decode:
     def _another(self) -> bool:
         return self.base is not None and Path(self.base) != Path(self.policy.folder)
 
-    def _generation(self, prompt: Prompt, response: Response, seconds: float) -> Generation:
-        kl, kind = self._kl(response)
+    def _generation(self, prompt: Prompt, response: Response, seconds: float, apart: str) -> Generation:
+        kl, kind = self._kl(response, apart)
         return Generation(
             prompt_id=prompt.id,
             sample=response.sample,
@@ -147,7 +171,7 @@ class Decode:
             part=prompt.part,
             method=self.method,
             settings=json.dumps(dict(self.settings), sort_keys=True),
-            base_logprob=math.nan if self._another() else response.base_logprob,
+            base_logprob=math.nan if self._another() and apart == "none" else response.base_logprob,
             kl=kl,
             kl_kind=kind,
             tokens=response.tokens,
@@ -155,7 +179,7 @@ class Decode:
             seconds=seconds,
         )
 
-    def _report(self, generations: Sequence[Generation], seconds: float | None) -> None:
+    def _report(self, generations: Sequence[Generation], seconds: float | None, apart: Measured) -> None:
         """`seconds` is the wall time of one process, None where several had a part in it."""
         lengths = [len(generation.token_ids) for generation in generations]
         speed = {"tokens_per_second": sum(lengths) / seconds} if seconds else {}
@@ -166,4 +190,5 @@ class Decode:
                 "length": float(np.mean(lengths)),
                 "finished": float(np.mean([generation.finished for generation in generations])),
             }
+            | ({} if apart.kind == "none" else apart.metrics())
         )

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from stages.errors import BadInput
 from stages.learn.watch import quiet
+from stages.training_cost import write_cost
 
 
 def adapted(model: Any, *, rank: int, alpha: int, top_layers: int, layers: int | None = None) -> Any:
@@ -57,10 +58,11 @@ def save_policy(
     stage: Any,
     metrics: Mapping[str, float],
 ) -> None:
-    """A Hugging Face folder that `from_pretrained` loads by itself: safetensors, config, tokenizer, model card."""
+    """A Hugging Face folder that `from_pretrained` loads by itself: safetensors, config, tokenizer, card, cost."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     (out / "README.md").write_text(model_card(title, about, stage, metrics), encoding="utf-8")
+    write_cost(out, title, metrics)
 
 
 def model_card(title: str, about: str, stage: Any, metrics: Mapping[str, float]) -> str:

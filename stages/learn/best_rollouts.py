@@ -15,6 +15,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
+from stages.training_cost import rollouts_cost, write_cost
 
 
 @dataclass
@@ -61,5 +62,6 @@ class BestRollouts:
                 kept.append(row.rewards[self.reward])
                 chosen.append(replace(prompts[name], id=f"{name}-{place}", part=part, reference=row.text))
         records.write(out / "prompts.parquet", Prompt, chosen)
+        write_cost(out, "rollouts", rollouts_cost(self.labels))
         means = {f"{self.reward}_kept": float(np.mean(kept)), f"{self.reward}_all": float(np.mean(every))}
         self.runtime.metrics({"references": float(len(chosen)), **means})

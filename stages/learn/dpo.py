@@ -27,6 +27,7 @@ from stages.learn.ranks import together
 from stages.learn.responses import Exchange, by_length, response_logprobs
 from stages.learn.trainer import Module, Trained, Trainer, fit, seeded
 from stages.runtime import Runtime
+from stages.training_cost import rollouts_cost
 
 
 def exchanges(pairs: Sequence[Pair]) -> list[Exchange]:
@@ -149,6 +150,7 @@ class Dpo:
                 return
         metrics = {"pairs": float(len(train)), "heldout_pairs": float(len(heldout)), "margin": sd * self.margin}
         metrics |= self._cost(Cost(model), untouched, pairs, trained) | {"steps": float(trained.steps)}
+        metrics |= rollouts_cost(self.labels)
         policy = merged(adapters, self.dtype)
         if heldout:
             metrics |= self._measured(policy, heldout, reference[:, len(train) :])

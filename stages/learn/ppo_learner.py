@@ -114,7 +114,7 @@ class Learner:
                 "for every text, the empty one too",
             )
         self.spent["rollout_flops"] += sum(r.flops for r in responses)
-        self.spent["rollout_tokens"] += sum(len(r.token_ids) for r in responses)
+        self.spent["rollout_tokens"] += sum(r.tokens for r in responses)
         made = [
             Judged(list(ids), list(r.token_ids), float(reward), r.finished)
             for (_, ids), r, reward in zip(asked, responses, rewards, strict=True)

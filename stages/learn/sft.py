@@ -24,6 +24,7 @@ from stages.learn.responses import Exchange, by_length, response_nats
 from stages.learn.trainer import Module, Trainer, fit, seeded
 from stages.records import Prompt
 from stages.runtime import Runtime
+from stages.training_cost import inherited
 
 
 def encode_references(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_tokens: int) -> list[Exchange]:
@@ -108,12 +109,12 @@ class FineTune:
             "train_flops": cost.step(
                 [lengths[i] for i in trained.examples], sum(len(sequences[i].response) for i in trained.examples)
             ),
-        }
+        } | inherited(self.prompts)
         about = (
             f"A causal language model (`{Path(self.model).name}`), fine-tuned with LoRA on prompts of part "
             f"`{self.part}` and their references, then merged. Loss on response tokens and EOS."
         )
-        save_policy(out, policy, tokenizer, title="Base policy π₀", about=about, stage=self, metrics=metrics)
+        save_policy(out, policy, tokenizer, title="Fine-tuned policy", about=about, stage=self, metrics=metrics)
         self.runtime.metrics(metrics)
 
     def _read(self) -> tuple[list[Prompt], list[Prompt]]:

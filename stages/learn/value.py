@@ -32,6 +32,7 @@ from stages.learn.value_training import TARGETS, Features, HeadTraining
 from stages.learn.vocab_model import VocabHead
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
+from stages.training_cost import rollouts_cost, write_cost
 
 
 @dataclass
@@ -129,7 +130,7 @@ class TrainValue:
             "steps": float(trained.steps),
             "train_tokens": float(sum(lengths[i] for i in (trained.examples if self.lora_rank else train))),
             "train_flops": flops,
-        }
+        } | rollouts_cost(self.labels)
         about = (
             f"Values of {', '.join(self.rewards)} ({self.target}) from hidden state {self.layer} of "
             f"{'a model of its own (`model/`)' if (out / 'model').is_dir() else 'π₀'}; open it with "
@@ -137,6 +138,7 @@ class TrainValue:
             + ("This is not the value of VAS but that of the KL-optimal policy." if self.target == "soft" else "")
         )
         (out / "README.md").write_text(model_card("Value model", about, self, metrics), encoding="utf-8")
+        write_cost(out, "Value model", metrics)
         self.runtime.metrics(metrics)
 
     def _check(self) -> None:

@@ -31,6 +31,14 @@ def load_synthetic() -> ModuleType:
     return module
 
 
+FIGURES = ("against-compute", "gold-by-proxy", "forest")
+
+
+def figure_of(dom: str, name: str) -> str:
+    """What plotly has drawn into one figure."""
+    return dom.split(f'id="{name}"')[1].split("<figcaption>")[0]
+
+
 def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """One headless visit with a fresh profile and no business on the network."""
     assert CHROMIUM is not None
@@ -48,10 +56,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose generations are hostile: they would write to the console and change the title."""
     synthetic, root = load_synthetic(), tmp_path_factory.mktemp("browser")
     hostile = "<script>console.error('injected'); document.title = 'injected'</script> & a quiet ending"
-    points = synthetic.write_study(root / "scores", text=hostile)
-    out = root / "out"
+    points = synthetic.with_costs(synthetic.write_study(root / "scores", text=hostile), root / "decode")
+    out, foresight = root / "out", synthetic.write_foresight(root / "foresight")
     out.mkdir()
-    Compare(points=points, runtime=Runtime(lineage=synthetic.lineage())).run(out)
+    Compare(points=points, foresight=foresight, runtime=Runtime(lineage=synthetic.lineage())).run(out)
     return out / "report.html"
 
 
@@ -59,13 +67,19 @@ def test_it_draws_its_plots_without_a_word_on_the_console(page: Path, tmp_path: 
     visit = browse(page, tmp_path, "--dump-dom")
     assert not re.findall(r"CONSOLE.*", visit.stderr)
     dom = visit.stdout
-    assert dom.count('class="main-svg"') >= 2 * 2  # plotly draws at least two layers a figure
-    # Each of the 7 points is a marker in three panels: gold against KL, proxy against KL, gold against proxy.
-    assert dom.count('class="point"') + dom.count('class="point plotly-customdata"') >= 3 * 7
-    assert dom.count('class="xerror"') >= 3 * 7
-    assert dom.count('class="yerror"') >= 3 * 7
+    assert dom.count('class="main-svg"') >= 2 * 5  # plotly draws at least two layers a figure
+    for figure, markers in (("against-kl", 2 * 7), ("against-compute", 2 * 7), ("gold-by-proxy", 7), ("forest", 2 * 7)):
+        drawn = figure_of(dom, figure)  # gold and proxy; each of the 7 points is a marker with its intervals
+        assert drawn.count('class="point"') == markers, figure
+        assert drawn.count('class="xerror"') == markers, figure
+        assert figure == "forest" or drawn.count('class="yerror"') == markers, figure
+    assert figure_of(dom, "foresight").count('class="point"') == 2 * 3  # value and prefix reward at three positions
+    assert figure_of(dom, "foresight").count('class="yerror"') == 2 * 3
     for strength in ("β = 1", "β = 8", "n = 16"):
-        assert re.search(rf"<text[^>]*>{strength}</text>", dom)
+        assert len(re.findall(rf"<text[^>]*>{strength}</text>", figure_of(dom, "against-kl"))) == 2
+    shades = [set(re.findall(r'class="point"[^>]*fill: (rgb\([^)]*\))', figure_of(dom, f))) for f in FIGURES]
+    assert len(shades[0]) == 3  # one colour a method, the same in every figure
+    assert shades[0] == shades[1] == shades[2]
 
 
 def test_generated_markup_stays_text(page: Path, tmp_path: Path) -> None:

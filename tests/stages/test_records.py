@@ -43,7 +43,7 @@ def test_each_reward_is_a_column_of_its_own(tmp_path: Path) -> None:
 
 def test_nan_is_kept_apart_from_missing(tmp_path: Path) -> None:
     extra = dict(part="test", method="m", settings="{}", base_logprob=0.0, kl_kind="none", tokens=3, flops=1.0)
-    written = [Generation(**vars(rollout()), **extra, kl=math.nan, seconds=0.1)]  # type: ignore[arg-type]
+    written = [Generation(**(vars(rollout()) | extra), kl=math.nan, seconds=0.1)]  # type: ignore[arg-type]
     records.write(tmp_path / "generations.parquet", Generation, written)
     (read,) = records.read(tmp_path / "generations.parquet", Generation)
     assert math.isnan(read.kl)

@@ -1,5 +1,6 @@
 """Score files of invented methods, built in code: a base, Best-of-N, and a steered method that ends over-optimised."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from stages import records
 from stages.judge.verdicts import Verdict
 from stages.records import Score
+from stages.training_cost import TrainingCost, write_costs
 
 WORDS = "a quiet film that earns its ending and never once raises its voice above the sea".split()  # noqa: SIM905
 
@@ -68,20 +70,71 @@ def write_point(
     return {"label": f"{method} {settings}", "method": method, "settings": settings, "score": folder}
 
 
-def write_study(root: Path, *, prompts: int = 64, text: str | None = None, seed: int = 0) -> list[dict[str, Any]]:
-    """The points of `POINTS` on validation and test prompts; a prompt's difficulty is shared by all methods."""
+ROLLOUTS = {"rollout_flops": 3.1e13, "rollout_tokens": 90112.0}
+TRAINED = {
+    "vas": [TrainingCost(model="Value model", train_flops=2.2e13, train_tokens=90112.0, **ROLLOUTS)],
+    "dpo": [TrainingCost(model="DPO policy", train_flops=1.4e14, train_tokens=215040.0, **ROLLOUTS)],
+    "ppo": [
+        TrainingCost(
+            model="PPO policy", train_flops=1.9e14, train_tokens=240000.0, rollout_flops=8.0e12, rollout_tokens=20480.0
+        )
+    ],
+}
+TRAINED["ivg"] = [
+    *TRAINED["vas"],
+    TrainingCost(model="Fine-tuned policy", train_flops=6.0e13, train_tokens=88000.0, **ROLLOUTS),
+]
+
+
+def with_costs(entries: list[dict[str, Any]], root: Path) -> list[dict[str, Any]]:
+    """The entries with a decode payload that says what their models cost to train."""
+    made = []
+    for number, entry in enumerate(entries):
+        folder = root / f"{number}"
+        folder.mkdir(parents=True)
+        write_costs(folder, TRAINED.get(entry["method"], []))
+        made.append(entry | {"decode": folder})
+    return made
+
+
+def write_foresight(folder: Path) -> Path:
+    """What stage `foresight` writes: the value foresees better in the middle, not at the end."""
+    folder.mkdir(parents=True)
+    figures = {  # place → (value, prefix reward, difference), each mean, low, high
+        "start": ((0.46, 0.31, 0.59), (0.21, 0.04, 0.37), (0.25, 0.07, 0.42)),
+        "middle": ((0.66, 0.54, 0.75), (0.51, 0.37, 0.63), (0.15, 0.05, 0.26)),
+        "end": ((0.87, 0.80, 0.92), (0.90, 0.85, 0.94), (-0.03, -0.08, 0.02)),
+    }
+    names = ("value", "prefix_reward", "difference")
+    report = {
+        place: {
+            "correlation": {name: each[0] for name, each in zip(names, given, strict=True)},
+            "interval": {name: list(each[1:]) for name, each in zip(names, given, strict=True)},
+            "truth": [0.0] * 128,
+        }
+        for place, given in figures.items()
+    }
+    (folder / "foresight.json").write_text(json.dumps(report))
+    return folder
+
+
+def write_study(
+    root: Path, *, prompts: int = 64, text: str | None = None, seed: int = 0, given: list[Any] | None = None
+) -> list[dict[str, Any]]:
+    """The points of `POINTS` (or those given) on validation and test prompts; a prompt's difficulty is shared by all
+    methods."""
     generator = np.random.default_rng(seed)
     sizes = {"validation": 32, "test": prompts}
     hard = {part: generator.normal(0, 1.2, size) for part, size in sizes.items()}
     entries = []
-    for number, (method, settings, (proxy, gold, kl, kind)) in enumerate(POINTS):
+    for number, (method, settings, (proxy, gold, kl, kind)) in enumerate(given or POINTS):
         rewards: dict[str, dict[str, list[float]]] = {"proxy": {}, "gold": {}}
         scores = []
         for part, size in sizes.items():
             for row in range(size):
                 length = int(generator.integers(12, 40))
                 words = " ".join(generator.choice(WORDS, length))
-                cost = kl if kind == "bound" else max(0.0, kl * (1 + generator.normal(0, 0.3)))
+                cost = kl if kind in ("bound", "none") else max(0.0, kl * (1 + generator.normal(0, 0.3)))
                 rewards["proxy"][part] = []
                 scores.append(
                     Score(
@@ -102,10 +155,10 @@ def write_study(root: Path, *, prompts: int = 64, text: str | None = None, seed:
                         base_logprob=-2.2 * length,
                         length=length,
                         finished=bool(generator.random() < 0.8),
-                        distinct_2=0.9 - 0.01 * kl,
-                        repetition=0.004 * kl,
-                        tokens=length * (16 if method == "bon" else 21 if method == "vas" else 1),
-                        flops=2.7e8 * length * (1 + len(settings) * 8),
+                        distinct_2=0.9 - (0.01 * kl if math.isfinite(kl) else 0.05),
+                        repetition=0.004 * kl if math.isfinite(kl) else 0.02,
+                        tokens=length * _width(method, settings),
+                        flops=2.7e8 * length * _width(method, settings),
                         seconds=0.1 * (1 + number) * length / 25,
                     )
                 )
@@ -114,6 +167,12 @@ def write_study(root: Path, *, prompts: int = 64, text: str | None = None, seed:
         records.write(folder / "scores.parquet", Score, scores)
         entries.append({"label": f"{method} {settings}", "method": method, "settings": settings, "score": folder})
     return entries
+
+
+def _width(method: str, settings: dict[str, Any]) -> int:
+    """Tokens forwarded for each token of a response."""
+    beams = settings.get("beams", 1) * settings.get("successors", 1)
+    return settings.get("n", settings.get("k", 0) + 1) * beams
 
 
 def verdict(prompt_id: str, preference: float | None, **changes: Any) -> Verdict:

@@ -17,7 +17,7 @@ from sweeps.compare import Compare
 
 COLUMNS = (
     "method,settings,prompts,samples,proxy,proxy_low,proxy_high,gold,gold_low,gold_high,kl,kl_low,kl_high,"
-    "tokens_per_second,flops,seconds"
+    "tokens_per_second,flops,seconds,kl_kind,tokens,train_flops,train_tokens,rollout_flops,rollout_tokens"
 )
 
 

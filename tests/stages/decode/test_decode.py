@@ -220,12 +220,13 @@ def test_shards_merge_into_the_same_generations(stage, head: Path, tmp_path: Pat
     assert told["length"] == alone["length"]
 
 
-def test_a_tuned_policy_reports_no_kl_to_itself(stage, folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_tuned_policy_reports_its_kl_to_the_base_and_not_to_itself(
+    stage, tiny_model: Path, tuned_model: Path, tmp_path: Path
+) -> None:
     same = generations(stage(base=tiny_model), tmp_path / "same")
     assert {(row.kl, row.kl_kind) for row in same} == {(0.0, "exact")}
-    tuned = generations(stage(base=tmp_path / "another"), tmp_path / "tuned")
-    assert [row.token_ids for row in tuned] == [row.token_ids for row in same]
-    assert all(math.isnan(row.kl) and math.isnan(row.base_logprob) and row.kl_kind == "none" for row in tuned)
+    tuned = generations(stage(policy=CausalLM(tuned_model), base=tiny_model), tmp_path / "tuned")
+    assert all(row.kl > 0 and row.kl_kind == "exact" for row in tuned)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Proximal Policy Optimisation: on-policy draws, what it learns, the tie to π₀, what it saves, what it refuses."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -82,6 +83,10 @@ def test_earns_more_and_saves_an_ordinary_folder(tmp_path: Path, prompts: Path, 
     assert figure["responses"] == 5 * 48
     assert figure["train_flops"] > figure["rollout_flops"] > 0
     assert load_model(out, dtype="float32", device="cpu").config.num_hidden_layers == 3
+    cost = json.loads((out / "training.json").read_text())
+    assert all(cost[name] == figure[name] > 0 for name in ("train_flops", "train_tokens", "rollout_flops"))
+    # Every response answers a prompt of its own: all its tokens but the last were forwarded, and the prompt's.
+    assert cost["rollout_tokens"] == figure["rollout_tokens"] > figure["responses"]
     card = (out / "README.md").read_text()
     assert "reward: Letters(constant=False, broken=False)" in card
     assert str(tmp_path) not in card

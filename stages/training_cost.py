@@ -1,0 +1,112 @@
+"""What a trained model cost, as it travels with its payload: `training.json` beside every model that a stage trained.
+
+A comparison reads from it at what budget a method was made, beside what a response costs.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+FILE = "training.json"
+METHOD_FILE = "trained.json"
+"""Beside the responses of a method: the costs of all models that it needs beyond π₀, a list."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingCost:
+    """Of one model, all processes together; π₀ and the rewards, which every method shares, are not in it."""
+
+    model: str
+    """What was trained: `value`, `DPO policy`."""
+    train_flops: float = 0.0
+    """Forward and backward passes."""
+    train_tokens: float = 0.0
+    """Tokens that went through them: in every epoch where the trunk is trained, once where it is frozen."""
+    rollout_flops: float = 0.0
+    """Drawing the responses that it learnt from: its own, or the rollouts that several models share."""
+    rollout_tokens: float = 0.0
+    """Tokens forwarded to draw them."""
+
+
+FIGURES = [f.name for f in fields(TrainingCost) if f.name != "model"]
+
+
+def write_cost(out: Path, model: str, metrics: Mapping[str, float]) -> None:
+    """Of the model in `out`, from the stage's metrics; what they do not name cost nothing."""
+    cost = TrainingCost(model=model, **{name: float(metrics.get(name, 0.0)) for name in FIGURES})
+    (Path(out) / FILE).write_text(json.dumps(asdict(cost), indent=1) + "\n", encoding="utf-8")
+
+
+def write_costs(out: Path, costs: Iterable[TrainingCost]) -> None:
+    """Of a method's models, beside its responses in `out`."""
+    text = json.dumps([asdict(cost) for cost in costs], indent=1)
+    (Path(out) / METHOD_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_costs(folder: Path) -> list[TrainingCost]:
+    """What `write_costs` wrote. Raises FileNotFoundError."""
+    return [TrainingCost(**cost) for cost in json.loads((Path(folder) / METHOD_FILE).read_text(encoding="utf-8"))]
+
+
+def rollouts_cost(labels: Path) -> dict[str, float]:
+    """`rollout_flops` and `rollout_tokens` of the labelled rollouts in a folder."""
+    table = pq.read_table(Path(labels) / "labels.parquet", columns=["flops", "tokens"]).to_pydict()
+    return {"rollout_flops": float(sum(table["flops"])), "rollout_tokens": float(sum(table["tokens"]))}
+
+
+def inherited(data: Path) -> dict[str, float]:
+    """What drawing the training data in a folder cost; nothing where they say nothing (people wrote them)."""
+    drawn = {}
+    for cost in _read(data):
+        drawn = {"rollout_flops": cost.rollout_flops, "rollout_tokens": cost.rollout_tokens}
+    return drawn
+
+
+def training_costs(parts: Iterable[Any], base: Path) -> list[TrainingCost]:
+    """Of every model that a method's parts (policy, guide, search) name in any of their fields, but π₀ in `base`."""
+    folders = {os.path.realpath(base): False}
+    for part in parts:
+        for text in _texts(part):
+            folders.setdefault(os.path.realpath(text), True)
+    return [cost for folder, counts in folders.items() if counts for cost in _read(Path(folder))]
+
+
+def total(costs: Iterable[TrainingCost]) -> dict[str, float]:
+    """Sums over a method's models. Rollouts count once: models that learnt from the same say the same figures.
+
+    >>> shared = dict(rollout_flops=5.0, rollout_tokens=7.0)
+    >>> total([TrainingCost(model="value", train_flops=1.0, **shared), TrainingCost(model="tuned", **shared)])
+    {'train_flops': 1.0, 'train_tokens': 0.0, 'rollout_flops': 5.0, 'rollout_tokens': 7.0}
+    """
+    costs = list(costs)
+    drawn = {(cost.rollout_flops, cost.rollout_tokens) for cost in costs}
+    return {
+        "train_flops": sum((cost.train_flops for cost in costs), 0.0),
+        "train_tokens": sum((cost.train_tokens for cost in costs), 0.0),
+        "rollout_flops": sum((flops for flops, _ in drawn), 0.0),
+        "rollout_tokens": sum((tokens for _, tokens in drawn), 0.0),
+    }
+
+
+def _read(folder: Path) -> list[TrainingCost]:
+    path = os.path.join(folder, FILE)
+    if not os.path.isfile(path):
+        return []
+    return [TrainingCost(**json.loads(Path(path).read_text(encoding="utf-8")))]
+
+
+def _texts(part: Any) -> Iterator[str]:
+    """Everything in a configured object that could name a folder."""
+    if isinstance(part, str | os.PathLike):
+        yield os.fspath(part)
+    elif is_dataclass(part) and not isinstance(part, type):
+        yield from (text for f in fields(part) for text in _texts(getattr(part, f.name)))
+    elif isinstance(part, Mapping):
+        yield from (text for value in part.values() for text in _texts(value))
+    elif isinstance(part, list | tuple):
+        yield from (text for value in part for text in _texts(value))

@@ -1,0 +1,66 @@
+"""The part of the report about compute: what a response costs, and what the models behind it cost to train. HTML."""
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from sweeps.judge_section import NONE, Pieces
+from sweeps.summary import count_text, trained_sets
+
+
+def compute_section(content: Mapping[str, Any], pieces: Pieces) -> str:
+    """A row a point: its decoding, then its training; and a note on what was trained for which methods."""
+    rows = [
+        pieces.row_head(content, number)
+        + f"<td>{flops_html(point['flops']['mean'])}</td>"
+        + pieces.cell(point["tokens"], 0)
+        + pieces.cell(point["tokens_per_second"], 1)
+        + pieces.cell(point["seconds"], 1)
+        + _training_cells(point["training"])
+        + "</tr>"
+        for number, point in enumerate(content["points"])
+    ]
+    return (
+        '<div class="table"><table><thead><tr><th>method<th class=text>setting<th>FLOPs<br>a response'
+        "<th>tokens through<br>all models<th>tokens / s<th>seconds<th>training<br>FLOPs<th>training<br>tokens"
+        f"<th>rollout<br>FLOPs</tr></thead><tbody>{''.join(rows)}</tbody></table></div>{_notes(content)}"
+    )
+
+
+def _training_cells(training: Mapping[str, float] | None) -> str:
+    if training is None:
+        return NONE * 3
+    return (
+        f"<td>{flops_html(training['train_flops'])}</td><td>{count_text(training['train_tokens'])}</td>"
+        f"<td>{flops_html(training['rollout_flops'])}</td>"
+    )
+
+
+def _notes(content: Mapping[str, Any]) -> str:
+    notes = [
+        "Seconds are those of whole batches, divided evenly among their responses: intervals of time and rate show how "
+        "prompts differ, not how two runs do."
+    ]
+    if sets := trained_sets(content):
+        said = [f"{escape(models)} for {escape(', '.join(names))}" for models, _, names in sets]
+        notes.append(
+            f"Trained here: {'; '.join(said)}. Training counts forward and backward passes of what a method needs "
+            "beyond the base policy and the rewards, which all share; rollout FLOPs are what drawing the responses "
+            "took that it learnt from, once for all methods that learn from the same ones. Measuring KL is charged to "
+            "nobody. FLOPs a response leave training out: spread it over the responses that a model is to serve."
+        )
+    return "".join(f"<p class=note>{note}</p>" for note in notes)
+
+
+def flops_html(value: float | None) -> str:
+    """`3.2 × 10¹¹`; `0` for nothing, `–` for not known.
+
+    >>> flops_html(3.21e11), flops_html(0.0), flops_html(None)
+    ('3.2 × 10<sup>11</sup>', '0', '–')
+    """
+    if value is None:
+        return "–"
+    if not value:
+        return "0"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa} × 10<sup>{int(exponent)}</sup>"
