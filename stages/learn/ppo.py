@@ -16,9 +16,10 @@ import numpy as np
 from stages.decode.sampling import Sampling
 from stages.errors import BadInput
 from stages.learn.adapt import merged, save_policy
+from stages.learn.cards import table
 from stages.learn.ppo_learner import Learner
 from stages.learn.ranks import together
-from stages.learn.trainer import Trainer, TrainingRuntime, seeded
+from stages.learn.trainer import Trainer, machines_of, seeded
 from stages.learn.watch import quiet
 from stages.reward import Reward
 from stages.runtime import Runtime
@@ -77,8 +78,7 @@ class Ppo:
     def run(self, out: Path) -> None:
         """Raises BadInput for settings that cannot be used, FloatingPointError where logits are not finite."""
         self._check()
-        machines = self.runtime if isinstance(self.runtime, TrainingRuntime) else TrainingRuntime(self.runtime.device)
-        machines.check()
+        machines = machines_of(self.runtime)
         with together(self) as group, group.training(self.runtime), seeded(self.seed), quiet():
             learner = Learner(self, machines)
             begun = time.perf_counter()
@@ -91,7 +91,10 @@ class Ppo:
             f"A causal language model (`{Path(self.policy).name}`), tuned by Proximal Policy Optimisation (arXiv "
             f"1707.06347) with LoRA on a reward (`{type(self.reward).__name__}`) of its own responses, then merged."
         )
-        save_policy(out, policy, learner.policy.tokenizer, title="PPO policy", about=about, stage=self, metrics=metrics)
+        data = [table(Path(self.prompts) / "prompts.parquet", f"{len(learner.prompts)} prompts of part `{self.part}`")]
+        data += [f"{metrics['responses']:.0f} responses of the policy itself, drawn anew at every iteration"]
+        saved = {"title": "PPO policy", "about": about, "data": data, "stage": self, "metrics": metrics}
+        save_policy(out, policy, learner.policy.tokenizer, **saved)
         rows = [[i, *(step[name] for name in ("reward", "kl", "beta", "value_loss"))] for i, step in enumerate(history)]
         self.runtime.table("ppo", ["iteration", "reward", "kl", "beta", "value_loss"], rows)
         self.runtime.metrics(metrics)

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from stages import records
 from stages.decode.sampling import Sampling
+from stages.learn.classifier import Classifier
 from stages.learn.dpo import Dpo
 from stages.learn.ppo import Ppo
-from stages.learn.trainer import TrainingRuntime
+from stages.learn.trainer import Trainer, TrainingRuntime
 from stages.learn.value import TrainValue
 from stages.records import Labelled, Prompt
 
@@ -92,11 +93,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {f"{path.stem}/{name}": tensor.float() for path in files for name, tensor in load_file(path).items()}
 
 
-CASES = ["dpo", "value", "value_vocab", "value_lora", "value_lora_vocab", "value_own_model", "ppo"]
+CASES = ["dpo", "value", "value_vocab", "value_lora", "value_lora_vocab", "value_own_model", "ppo", "classifier"]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tiny_model: Any) -> Path:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tiny_model: Any, tiny_encoder: Path, examples: Path
+) -> Path:
     """A folder `one` and a folder `two`, by the number of processes, with a folder for each case."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "several_stages.py").write_text(SEVERAL)
@@ -111,6 +114,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tin
         lora = {"lora_rank": 4}
         drawn = {"reward": module.Letters(), "sampling": Sampling(temperature=0.2, max_new_tokens=4)}
         sizes = {"iterations": 3, "batch_size": 14, "minibatch": 7, "value_width": 16, "learning_rate": 1e-2}
+        reward = {"batch_size": 7, "learning_rate": 1e-3, "trainer": Trainer()}
         for name, devices in (("one", 1), ("two", 2)):
             # Batches of 7: none is cut evenly into two processes with two parts each.
             machines = {"devices": devices, "rows": 5, "accumulate": devices} if devices > 1 else {}
@@ -125,6 +129,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tin
                 "value_lora": TrainValue(**value, **lora, runtime=where()),
                 "value_lora_vocab": TrainValue(**value, **lora, head="vocab", runtime=where()),
                 "value_own_model": TrainValue(**value, **lora, model=small, runtime=where()),
+                "classifier": Classifier(examples=examples, encoder=tiny_encoder, **reward, runtime=where()),
                 "ppo": Ppo(**common, **drawn, **sizes, **lora, runtime=where()),
             }
             (folder / name).mkdir()
@@ -134,9 +139,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tin
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_train_the_weights_of_one(trained: Path, tiny_model: Path, case: str):
+def test_two_processes_train_the_weights_of_one(trained: Path, tiny_model: Path, tiny_encoder: Path, case: str):
     one, two = (weights(trained / name / case) for name in ("one", "two"))
-    before = weights(trained / "small" if "own_model" in case else tiny_model)
+    start = {"value_own_model": trained / "small", "classifier": tiny_encoder}
+    before = weights(start.get(case, tiny_model))
     assert one.keys() == two.keys()
     # How far a model moved from where it was; a head counts whole, its output layer starts at zero.
     kept = [name for name in one if not name.endswith(("/mean", "/sd"))]
