@@ -45,7 +45,8 @@ def reward_columns(rollouts: Sequence[Labelled], names: Sequence[str], field: st
     found = [[r.rewards[name] for name in names] for r in rollouts]
     columns = np.array([[np.nan if x is None else x for x in row] for row in found], dtype=np.float64)
     if empty := [name for i, name in enumerate(names) if np.isnan(columns[:, i]).all()]:
-        raise BadInput("labels", f"reward {empty[0]!r} is empty: none of {len(rollouts)} rollouts has one")
+        problem = f"reward {empty[0]!r} is empty: none of {len(rollouts)} rollouts has one; label them anew"
+        raise BadInput("labels", problem)
     if not np.isfinite(columns).all():
         row, column = np.argwhere(~np.isfinite(columns))[0]
         bad = rollouts[row]
