@@ -1,7 +1,6 @@
 """Low-rank adapters on a language model, merged at the end; and the folder that a tuned policy is saved as."""
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from stages.errors import BadInput
+from stages.learn.cards import model_card
 from stages.learn.watch import quiet
 from stages.training_cost import write_cost
 
@@ -55,30 +55,12 @@ def save_policy(
     *,
     title: str,
     about: str,
+    data: Sequence[str],
     stage: Any,
     metrics: Mapping[str, float],
 ) -> None:
     """A Hugging Face folder that `from_pretrained` loads by itself: safetensors, config, tokenizer, card, cost."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    (out / "README.md").write_text(model_card(title, about, stage, metrics), encoding="utf-8")
+    (out / "README.md").write_text(model_card(title, about, data, stage, metrics), encoding="utf-8")
     write_cost(out, title, metrics)
-
-
-def model_card(title: str, about: str, stage: Any, metrics: Mapping[str, float]) -> str:
-    """Markdown: what the model is, the stage's configuration, what was measured. Names no place on this machine."""
-    lines = [f"- {f.name}: {_shown(getattr(stage, f.name))}" for f in fields(stage) if f.name != "runtime"]
-    measured = [f"- {name}: {value:.4g}" for name, value in metrics.items()]
-    return "\n".join(
-        [f"# {title}", "", about, "", "## Configuration", "", *lines, "", "## Measured", "", *measured, ""]
-    )
-
-
-def _shown(value: Any) -> str:
-    """A value as the card shows it: of a path only its last name, of an object its class and fields."""
-    if isinstance(value, Path) or (isinstance(value, str) and "/" in value):
-        return Path(value).name
-    if is_dataclass(value):
-        inner = ", ".join(f"{f.name}={_shown(getattr(value, f.name))}" for f in fields(value))
-        return f"{type(value).__name__}({inner})"
-    return str(value)

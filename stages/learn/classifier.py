@@ -1,5 +1,5 @@
 """Stage: an encoder fine-tuned as reward model. Reads labelled examples and a sentence encoder; writes the fine-tuned
-encoder (a Hugging Face folder) with `classifier.json` and `classifier.safetensors`, its linear head.
+encoder (a Hugging Face folder) with `classifier.json`, `classifier.safetensors` (its linear head) and README.md.
 
     tilt run goal=[gold]
 """
@@ -20,10 +20,12 @@ from torch.nn import functional as F
 from stages.errors import BadInput
 from stages.language_model import require_model_folder
 from stages.learn.batches import length_batches
+from stages.learn.cards import model_card, table
 from stages.learn.examples import binary_labels, heldout_metrics, read_parts
 from stages.learn.hidden import padded
-from stages.learn.trainer import Module, Trainer, fit, seeded
-from stages.records import Example, Prompt
+from stages.learn.ranks import together
+from stages.learn.trainer import Module, Trainer, fit, machines_of, seeded
+from stages.records import Prompt
 from stages.reward import judged_text
 from stages.runtime import Runtime
 
@@ -93,37 +95,49 @@ class Classifier:
     """Texts in one optimiser step."""
     max_tokens: int = 64
     """Longer texts are cut."""
-    dtype: str = "bfloat16"
-    """Of the matrix products in training (`float32` or `bfloat16`); weights and scores are float32."""
     seed: int = 0
+    trainer: Trainer = field(default_factory=lambda: Trainer(precision="bf16-mixed"))
+    """Weights and scores are float32 in any case."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
         """Raises BadInput on an incomplete encoder folder, an empty part, or labels that are all the same."""
-        train, heldout = read_parts(self.examples, self.part, self.heldout)
-        encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
-
-        def encode(examples: list[Example]) -> list[list[int]]:
-            texts = [example.text for example in examples]
-            return list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
-
-        encoded = encode(train)
-        encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
-        with seeded(self.seed):
-            scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
-            batches = length_batches([len(ids) for ids in encoded], self.batch_size, self.epochs, self.seed)
-            training = _Training(scorer, encoded, binary_labels(train), self.learning_rate)
-            precision = "bf16-mixed" if self.dtype == "bfloat16" else "32"
-            fit(training, batches, self.runtime, trainer=Trainer(precision=precision))
+        self.trainer.check()
+        machines_of(self.runtime)
+        with together(self) as group:
+            train, heldout = read_parts(self.examples, self.part, self.heldout)
+            encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
+            texts = [example.text for example in train + heldout]
+            encoded = list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
+            encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
+            if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
+                pooler.requires_grad_(False)  # not read, so without a gradient that processes could share
+            with seeded(self.seed):
+                scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
+                lengths = [len(ids) for ids in encoded[: len(train)]]
+                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+                training = _Training(scorer, encoded, binary_labels(train + heldout), self.learning_rate)
+                held = range(len(train), len(encoded))
+                trained = fit(training, batches, self.runtime, trainer=self.trainer, heldout=held)
+            if group.rank:
+                return
         scorer.eval()
-        logits = scorer.logits(encode(heldout), self.runtime.rows)
+        metrics = heldout_metrics(scorer.logits(encoded[len(train) :], self.runtime.rows), heldout, len(train))
+        metrics |= {"steps": float(trained.steps)}
         encoder.save_pretrained(out)
         tokenizer.save_pretrained(out)
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.head.state_dict().items()}
         save_file(head, out / "classifier.safetensors")
         (out / "classifier.json").write_text(json.dumps({"max_tokens": self.max_tokens}) + "\n", encoding="utf-8")
-        metrics = heldout_metrics(logits, heldout, len(train))
-        self.runtime.metrics(metrics | {"steps": float(len(batches))})
+        about = (
+            f"A sentence encoder (`{Path(self.encoder).name}`), fine-tuned to tell good texts from bad ones with a "
+            "linear head on the mean of its states (`classifier.safetensors`). The encoder opens with "
+            "`from_pretrained`, the reward with `stages.learn.classifier.ClassifierReward(folder)`."
+        )
+        rows = f"{len(train)} labelled texts of part `{self.part}`; {len(heldout)} of `{self.heldout}` only measure"
+        data = [table(Path(self.examples) / "examples.parquet", rows)]
+        (out / "README.md").write_text(model_card("Reward model", about, data, self, metrics), encoding="utf-8")
+        self.runtime.metrics(metrics)
 
 
 @dataclass

@@ -19,13 +19,14 @@ from stages.errors import BadInput
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.batches import length_batches
+from stages.learn.cards import rollouts_table
 from stages.learn.dpo_loss import Preference, dpo_loss
 from stages.learn.flops import Cost
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.pairs import Pair, make_pairs
 from stages.learn.ranks import together
 from stages.learn.responses import Exchange, by_length, response_logprobs
-from stages.learn.trainer import Module, Trained, Trainer, fit, seeded
+from stages.learn.trainer import Module, Trained, Trainer, fit, machines_of, seeded
 from stages.runtime import Runtime
 from stages.training_cost import rollouts_cost
 
@@ -134,7 +135,7 @@ class Dpo:
         self._check()
         with together(self) as group:
             tokenizer = load_tokenizer(Path(self.policy), "policy")
-            train, heldout, sd = self._pairs(tokenizer)
+            train, heldout, sd, data = self._pairs(tokenizer)
             pairs = train + heldout
             model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
             untouched = Cost(model)
@@ -159,7 +160,7 @@ class Dpo:
             f"2305.18290) with LoRA on {len(train)} pairs of its own responses, ranked by reward `{self.reward}`, then "
             "merged."
         )
-        save_policy(out, policy, tokenizer, title="DPO policy", about=about, stage=self, metrics=metrics)
+        save_policy(out, policy, tokenizer, title="DPO policy", about=about, data=data, stage=self, metrics=metrics)
         self.runtime.metrics(metrics)
 
     def _check(self) -> None:
@@ -171,9 +172,11 @@ class Dpo:
             raise BadInput("pairs", f"{self.pairs} is not a positive number of pairs")
         if self.margin < 0:
             raise BadInput("margin", f"{self.margin} is negative; 0 takes every pair of unequal rewards")
+        self.trainer.check()
+        machines_of(self.runtime)
 
-    def _pairs(self, tokenizer) -> tuple[list[Pair], list[Pair], float]:
-        """Training and held-out pairs, and the reward's deviation."""
+    def _pairs(self, tokenizer) -> tuple[list[Pair], list[Pair], float, list[str]]:
+        """Training and held-out pairs, the reward's deviation, and what the model card says of the data."""
         rollouts, known = read_labels(self.labels, self.prompts, self.allow_truncated)
         column = reward_columns(rollouts, [self.reward], "reward")
         _, sd = spread(column, [self.reward])
@@ -182,7 +185,8 @@ class Dpo:
         names = [name for name, _ in made]
         held = split_prompts(names, self.heldout, self.seed) if len(set(names)) > 1 else set()
         train = [pair for name, pair in made if name not in held]
-        return train, [pair for name, pair in made if name in held], float(sd[0])
+        data = [rollouts_table(self.labels, rollouts, len(held))]
+        return train, [pair for name, pair in made if name in held], float(sd[0]), data
 
     def _cost(self, cost: Cost, untouched: Cost, pairs: list[Pair], trained: Trained) -> dict[str, float]:
         def sizes(chosen: list[Pair]) -> tuple[list[int], int]:

@@ -33,7 +33,8 @@ def read_labels(labels: Path, prompts: Path, allow_truncated: bool) -> tuple[lis
 
 
 def reward_columns(rollouts: Sequence[Labelled], names: Sequence[str], field: str) -> np.ndarray:
-    """(N, M) float64 rewards. Raises BadInput for a column that is not there, or a reward that is not finite."""
+    """(N, M) float64 rewards. Raises BadInput for a column that is not there or is empty, or a reward that is not
+    finite."""
     if not names:
         raise BadInput(field, "no reward is named; give at least one of the labels' columns")
     there = rollouts[0].rewards
@@ -43,6 +44,9 @@ def reward_columns(rollouts: Sequence[Labelled], names: Sequence[str], field: st
             raise BadInput(field, f"the labels have no reward {name!r}; they have: {known}")
     found = [[r.rewards[name] for name in names] for r in rollouts]
     columns = np.array([[np.nan if x is None else x for x in row] for row in found], dtype=np.float64)
+    if empty := [name for i, name in enumerate(names) if np.isnan(columns[:, i]).all()]:
+        problem = f"reward {empty[0]!r} is empty: none of {len(rollouts)} rollouts has one; label them anew"
+        raise BadInput("labels", problem)
     if not np.isfinite(columns).all():
         row, column = np.argwhere(~np.isfinite(columns))[0]
         bad = rollouts[row]

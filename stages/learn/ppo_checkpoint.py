@@ -1,18 +1,15 @@
 """What PPO needs to go on where an earlier attempt died: after every iteration the draws depend on its number alone."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import torch
 
 from stages.errors import BadInput
+from stages.learn.ppo_learner import Learner
 from stages.learn.ppo_loss import KLCoefficient
 
-if TYPE_CHECKING:
-    from stages.learn.ppo_learner import Learner
 
-
-def save(learner: "Learner", history: list[dict[str, float]]) -> None:
+def save(learner: Learner, history: list[dict[str, float]]) -> None:
     """After every `checkpoint_every` iterations, in one file that is replaced."""
     folder, every = learner.stage.runtime.checkpoints, learner.machines.checkpoint_every
     if folder is None or not every or len(history) % every or learner.group.rank:
@@ -25,7 +22,7 @@ def save(learner: "Learner", history: list[dict[str, float]]) -> None:
     (folder / "ppo.part").replace(folder / "ppo.ckpt")
 
 
-def restore(learner: "Learner") -> list[dict[str, float]]:
+def restore(learner: Learner) -> list[dict[str, float]]:
     """The figures of iterations that an earlier attempt has done; all that they changed is as it was then."""
     folder = learner.stage.runtime.checkpoints
     if folder is None or not learner.machines.resume or not (folder / "ppo.ckpt").is_file():

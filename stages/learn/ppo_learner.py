@@ -1,8 +1,8 @@
 """PPO's loop in one process: draw responses, judge them, learn from them, again. See `ppo.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +20,19 @@ from stages.learn.advantages import gae, whiten
 from stages.learn.batches import cut, length_batches
 from stages.learn.experience import ActorCritic, Experience, Judged, padded
 from stages.learn.flops import Cost
-from stages.learn.ppo_checkpoint import restore, save
 from stages.learn.ppo_loss import KLCoefficient, kl_estimate, penalised_rewards, policy_loss, value_loss
+from stages.learn.ppo_settings import PpoSettings
 from stages.learn.ranks import RankEnvironment, group_of
 from stages.learn.responses import Exchange, by_length, predict, token_logprobs
-from stages.learn.trainer import PRECISIONS, TrainingRuntime
+from stages.learn.trainer import PRECISIONS, machines_of
 from stages.records import Prompt
-
-if TYPE_CHECKING:
-    from stages.learn.ppo import Ppo
 
 
 class Learner:
     """One process's part of the training."""
 
-    def __init__(self, stage: "Ppo", machines: TrainingRuntime) -> None:
-        self.stage, self.machines, self.group = stage, machines, group_of(stage.runtime)
+    def __init__(self, stage: PpoSettings) -> None:
+        self.stage, self.machines, self.group = stage, machines_of(stage.runtime), group_of(stage.runtime)
         self.policy: Policy = CausalLM(Path(stage.policy), stage.dtype).load(stage.runtime.device)
         self.prompts: list[Prompt] = read_parts(Path(stage.prompts), [stage.part], "part")
         self.encoded = encode(self.prompts, self.policy, stage.sampling.max_new_tokens)
@@ -67,14 +64,12 @@ class Learner:
         self.mean, self.sd = 0.0, 0.0
         self.spent = {"rollout_flops": 0.0, "train_flops": 0.0, "train_tokens": 0.0, "rollout_tokens": 0.0}
 
-    def learn(self) -> list[dict[str, float]]:
-        """Figures of every iteration."""
-        stage, history = self.stage, list[dict[str, float]]()
+    def learn(self, done: int = 0) -> Iterator[dict[str, float]]:
+        """The figures of every iteration after the first `done`, as it ends."""
+        stage = self.stage
         iterations = min(stage.iterations, stage.trainer.max_steps or stage.iterations)
         order = np.random.default_rng(stage.seed).permutation(len(self.prompts))
-        restored = restore(self)
-        history += restored
-        for iteration in range(len(restored), iterations):
+        for iteration in range(done, iterations):
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * stage.trainer.scale(iteration, iterations)
             places = np.arange(iteration * stage.batch_size, (iteration + 1) * stage.batch_size)
@@ -85,11 +80,9 @@ class Learner:
             figures |= {"reward": float(np.mean([j.reward for j in judged])), "kl": kl, "beta": self.coefficient.beta}
             figures["finished"] = float(np.mean([j.finished for j in judged]))
             self.coefficient.update(kl)
-            history.append(figures)
             note = f"reward {figures['reward']:.2f} KL {kl:.2f}"
             stage.runtime.progress(iteration + 1, iterations, note)
-            save(self, history)
-        return history
+            yield figures
 
     def _draw(self, iteration: int, chosen: Sequence[int]) -> list[Judged]:
         """One response to each of these prompts by the policy as it is; the same list in every process."""

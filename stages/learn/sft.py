@@ -18,10 +18,11 @@ from stages.errors import BadInput
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.batches import length_batches
+from stages.learn.cards import table
 from stages.learn.flops import Cost
 from stages.learn.ranks import together
 from stages.learn.responses import Exchange, by_length, response_nats
-from stages.learn.trainer import Module, Trainer, fit, seeded
+from stages.learn.trainer import Module, Trainer, fit, machines_of, seeded
 from stages.records import Prompt
 from stages.runtime import Runtime
 from stages.training_cost import inherited
@@ -79,6 +80,8 @@ class FineTune:
 
     def run(self, out: Path) -> None:
         """Raises BadInput where a part has no prompt with a reference, or the model folder is incomplete."""
+        self.trainer.check()
+        machines_of(self.runtime)
         with together(self) as group:
             train, heldout = self._read()
             tokenizer = load_tokenizer(Path(self.model))
@@ -114,7 +117,10 @@ class FineTune:
             f"A causal language model (`{Path(self.model).name}`), fine-tuned with LoRA on prompts of part "
             f"`{self.part}` and their references, then merged. Loss on response tokens and EOS."
         )
-        save_policy(out, policy, tokenizer, title="Fine-tuned policy", about=about, stage=self, metrics=metrics)
+        rows = f"{len(sequences)} prompts of part `{self.part}` with references; {len(measured)} of `{self.heldout}`"
+        data = [table(Path(self.prompts) / "prompts.parquet", f"{rows} only measure")]
+        title = "Fine-tuned policy"
+        save_policy(out, policy, tokenizer, title=title, about=about, data=data, stage=self, metrics=metrics)
         self.runtime.metrics(metrics)
 
     def _read(self) -> tuple[list[Prompt], list[Prompt]]:

@@ -110,6 +110,13 @@ class TrainingRuntime(Runtime):
             raise BadInput("runtime.strategy", f"{self.strategy!r} is not one of auto, ddp")
 
 
+def machines_of(runtime: Runtime) -> TrainingRuntime:
+    """Where a training runs, a plain runtime's device being one process. Raises BadInput as `TrainingRuntime.check`."""
+    machines = runtime if isinstance(runtime, TrainingRuntime) else TrainingRuntime(device=runtime.device)
+    machines.check()
+    return machines
+
+
 def device_count(kind: str) -> int | None:
     """How many devices of a kind this machine has, None where it has none. As many processes as one likes share the
     main processor."""
@@ -207,9 +214,8 @@ def fit(
     Raises BadInput for settings or devices that cannot be used and for a checkpoint of another architecture.
     """
     trainer = trainer or Trainer()
-    machines = runtime if isinstance(runtime, TrainingRuntime) else TrainingRuntime(device=runtime.device)
     trainer.check()
-    machines.check()
+    machines = machines_of(runtime)
     steps = steps[: trainer.max_steps] if trainer.max_steps else steps
     module.settings, module.steps = trainer, len(steps)
     group = group_of(runtime)

@@ -18,13 +18,13 @@ import torch
 
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, load_model, load_tokenizer
-from stages.learn.adapt import model_card
 from stages.learn.batches import length_batches
+from stages.learn.cards import model_card, rollouts_table
 from stages.learn.flops import training_flops
 from stages.learn.hidden import Trunk
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.ranks import together
-from stages.learn.trainer import Trainer, fit, seeded
+from stages.learn.trainer import Trainer, fit, machines_of, seeded
 from stages.learn.trunk_training import AdaptedTraining
 from stages.learn.value_model import ValueHead, fingerprint
 from stages.learn.value_quality import heldout_quality, values_of
@@ -137,7 +137,8 @@ class TrainValue:
             "`stages.learn.values.load_value(folder, policy)`. "
             + ("This is not the value of VAS but that of the KL-optimal policy." if self.target == "soft" else "")
         )
-        (out / "README.md").write_text(model_card("Value model", about, self, metrics), encoding="utf-8")
+        data = [rollouts_table(self.labels, rollouts, len(held))]
+        (out / "README.md").write_text(model_card("Value model", about, data, self, metrics), encoding="utf-8")
         write_cost(out, "Value model", metrics)
         self.runtime.metrics(metrics)
 
@@ -155,6 +156,8 @@ class TrainValue:
             raise BadInput("lora_rank", f"{self.lora_rank} is negative; 0 freezes the trunk")
         if self.target == "bellman" and (self.lora_rank or self.model is not None):
             raise BadInput("target", "the Bellman target needs π₀'s own frozen trunk; leave out model and lora_rank")
+        self.trainer.check()
+        machines_of(self.runtime)
 
     def _trunk(self) -> Trunk:
         """The model that the head reads. Raises BadInput where its tokens are not π₀'s."""

@@ -92,8 +92,12 @@ class HeadTraining(Module):
             values, last = self.head(hidden), lengths  # (B, T+1, M)
         each = self._bellman(indices, values, hidden, rewards, lengths) if self.target == "bellman" else None
         losses = LOSSES[self.target](values, rewards, last, self.lam, self.eta) if each is None else each
-        inside = torch.arange(values.shape[1], device=self.device)[None] <= last[:, None]  # (B, S)
-        return losses[inside].sum()
+        return losses[self.trained_states(last, values.shape[1])].sum()
+
+    def trained_states(self, last: torch.Tensor, states: int) -> torch.Tensor:
+        """(B, S) which states have a loss, given the index (B,) of each response's last one: all of them. (The authors
+        of VAS leave the last one out, and then ask for its value whenever EOS is a candidate.)"""
+        return torch.arange(states, device=last.device)[None] <= last[:, None]
 
     def hidden(self, indices: list[int]) -> torch.Tensor:
         """(B, T+1, D) standardised states, padded."""

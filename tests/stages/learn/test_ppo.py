@@ -141,23 +141,18 @@ def test_an_adaptive_coefficient_rises_while_kl_is_above_its_target(
 def test_an_iteration_ends_where_the_policy_has_moved_enough(
     tmp_path: Path, prompts: Path, tiny_model: Path, letters, monkeypatch: pytest.MonkeyPatch
 ):
-    histories: list = []
+    epochs: list[float] = []
     plain = ppo_learner.Learner.learn
-    monkeypatch.setattr(ppo_learner.Learner, "learn", lambda self: histories.append(plain(self)) or histories[-1])
+
+    def watched(self, done: int = 0):
+        for figures in plain(self, done):
+            epochs.append(figures["epochs"])
+            yield figures
+
+    monkeypatch.setattr(ppo_learner.Learner, "learn", watched)
     for name, most in (("a", 1e-9), ("b", 0.0)):
         run(tmp_path / name, prompts, tiny_model, letters(), iterations=1, epochs=3, max_kl=most)
-    assert [history[0]["epochs"] for history in histories] == [1.0, 3.0]
-
-
-def test_portions_and_processes_change_nothing(tmp_path: Path, prompts: Path, tiny_model: Path, letters):
-    one = run(tmp_path / "one", prompts, tiny_model, letters(), TrainingRuntime(rows=16))
-    machines = TrainingRuntime(rows=5, devices=2, accumulate=2)
-    two = run(tmp_path / "two", prompts, tiny_model, letters(), machines)
-    before = load_file(tiny_model / "model.safetensors")
-    moved = sum(float((one[name] - before[name]).norm() ** 2) for name in one) ** 0.5
-    apart = sum(float((one[name] - two[name]).norm() ** 2) for name in one) ** 0.5
-    assert moved > 0.1
-    assert apart / moved < 1e-3  # Adam's first steps follow a gradient's sign, so rounding is enlarged
+    assert epochs == [1.0, 3.0]
 
 
 def test_a_training_that_died_goes_on_to_the_same_weights(

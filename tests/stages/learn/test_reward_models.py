@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from stages import records
 from stages.errors import BadInput
+from stages.learn import classifier
 from stages.learn.classifier import Classifier, ClassifierReward
 from stages.learn.probe import Probe, ProbeReward
 from stages.learn.tfidf import Tfidf, TfidfReward
+from stages.learn.trainer import Trainer, TrainingRuntime
 from stages.records import Example, Prompt
 from stages.reward import Reward
 from stages.runtime import Runtime
@@ -82,6 +86,43 @@ def test_classifier_is_the_same_for_the_same_seed_and_loads_as_an_encoder(
         found.append(score(ClassifierReward(tmp_path / name), TEXTS))
     assert found[0].tolist() == found[1].tolist() != found[2].tolist()
     assert AutoModel.from_pretrained(tmp_path / "a", local_files_only=True).config.hidden_size == 32
+
+
+def test_the_classifier_follows_the_one_trainer(
+    tmp_path: Path, examples: Path, tiny_encoder: Path, figures, monkeypatch: pytest.MonkeyPatch
+):
+    def run(name: str, runtime: Runtime, learning_rate: float = 1e-3, **settings) -> dict[str, torch.Tensor]:
+        out = tmp_path / name
+        out.mkdir()
+        fields = {"batch_size": 8, "learning_rate": learning_rate, "trainer": Trainer(**settings), "runtime": runtime}
+        Classifier(examples=examples, encoder=tiny_encoder, **fields).run(out)
+        return load_file(out / "model.safetensors") | load_file(out / "classifier.safetensors")
+
+    whole = run("whole", TrainingRuntime())  # 60 texts, 8 steps
+    parts = run("parts", TrainingRuntime(accumulate=3))
+    assert all(torch.allclose(whole[name], parts[name], atol=1e-5) for name in whole)
+
+    forwards: list[list[int]] = []
+    plain = classifier._Training.loss
+
+    def fails(self, indices: list[int]) -> torch.Tensor:
+        forwards.append(indices)
+        if len(forwards) == 7:
+            raise RuntimeError("the machine fails")
+        return plain(self, indices)
+
+    monkeypatch.setattr(classifier._Training, "loss", fails)
+    (kept := tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RuntimeError, match="the machine fails"):
+        run("died", TrainingRuntime(checkpoints=kept, checkpoint_every=3))
+    resumed = run("resumed", TrainingRuntime(checkpoints=kept))
+    assert len(forwards) == 7 + 2  # six steps were kept
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+    run("few", figures[0], max_steps=2, precision="bf16-mixed", clip=0.0, schedule="constant")
+    assert figures[1]["steps"] == 2
+    run("early", figures[0], learning_rate=0.5, patience=1, check_every=1)
+    assert figures[1]["steps"] < 8  # the held-out loss rises at once
 
 
 def test_a_probe_refuses_another_model(tmp_path: Path, examples: Path, tiny_model: Path, tiny_encoder: Path):

@@ -77,19 +77,6 @@ def test_learns_what_the_rest_of_the_response_will_pay(
     assert (figure["rollouts"], figure["heldout_rollouts"], figure["truncated"]) == (180, 60, 0)
 
 
-def test_the_state_after_eos_is_trained(tmp_path: Path, tiny_model: Path, labels: Path):
-    # With one λ-return per state and the states after EOS among them, V(s ⊕ EOS) follows the reward.
-    model = train(labels, tiny_model, tmp_path)
-    trunk = load_model(tiny_model, dtype="float32", device="cpu")
-    start = list(load_tokenizer(tiny_model)("the film ")["input_ids"])
-    values = []
-    for ids in ([GOOD, GOOD, GOOD, EOS], [BAD, BAD, BAD, EOS]):
-        hidden = trunk(input_ids=torch.tensor([start + ids]), output_hidden_states=True).hidden_states[model.layer]
-        values.append(float(model(hidden[0, -1])))
-    assert values[0] > 0.8
-    assert values[1] < -0.8
-
-
 def test_the_model_keeps_its_trunk_and_the_training_rewards_mean_and_deviation(
     tmp_path: Path, labels: Path, tiny_model: Path
 ):
