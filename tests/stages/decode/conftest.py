@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from stages.decode.engine import Engine, Response
 from stages.decode.guides import TokenGuide
@@ -119,3 +120,56 @@ def decode(policy: Policy, prompts: list[tuple[str, list[int]]]) -> Run:
         return Engine(policy, sampling, terms, seed=seed, rows=rows).run(only or prompts, samples)
 
     return run
+
+
+# the families
+
+SIZE: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+ONE_WINDOW = ["full_attention", "sliding_attention", "full_attention"]
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"use_sliding_window": True, "sliding_window": 4, "layer_types": ONE_WINDOW},
+    "mistral": {"sliding_window": 4},
+    "gemma2": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
+    "gpt2": {},
+    "phi": {"num_key_value_heads": 4},
+    "phi3": {"sliding_window": 4},
+}
+
+
+def family(name: str, folder: Path) -> Policy:
+    """A tiny random model of a transformers family with the tokenizer of `folder`; windows hold 4 tokens."""
+    kind, _, attention = name.partition(" ")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = {**SIZE, "vocab_size": len(tokenizer), **FAMILIES[kind]}
+    if kind == "gpt2":
+        settings = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **settings)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention or "sdpa")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return Policy(folder, model.eval(), tokenizer, "policy.folder")
+
+
+NAMES = [*(name for name in FAMILIES if name != "gemma2"), "gemma2 eager", "llama eager", "qwen3 eager"]
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
+    return family(request.param, tiny_model)
