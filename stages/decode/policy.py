@@ -3,6 +3,7 @@
 The policy that decodes is one; so is every model that steps beside it (`lanes.py`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,10 @@ class Forward(NamedTuple):
 
 @dataclass
 class CausalLM:
-    """A Hugging Face folder with a causal language model (base, fine-tuned or merged)."""
+    """A Hugging Face folder with a causal language model (base, fine-tuned or merged).
+
+    Each has its own type, device and quantisation: `tilt run method=eft +method.guide.tuned.quantisation=4bit`.
+    """
 
     folder: Path
     dtype: str = "float32"
@@ -76,15 +80,27 @@ class CausalLM:
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
         require_model_folder(folder, f"{field}.folder")
-        eight = self.quantisation == "8bit"
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, self.dtype),
-            quantization_config=BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight),
-            device_map={"": device},
-            local_files_only=True,
-        )
+        dtype, eight = getattr(torch, self.dtype), self.quantisation == "8bit"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                quantization_config=BitsAndBytesConfig(
+                    load_in_8bit=eight, load_in_4bit=not eight, bnb_4bit_compute_dtype=dtype
+                ),
+                device_map={"": device},
+                local_files_only=True,
+            )
+        except ImportError as error:  # too old, or built for other devices
+            problem = str(error).strip().splitlines()[0]
+            raise BadInput(f"{field}.quantisation", f"bitsandbytes cannot be used: {problem}") from error
         return model.eval().requires_grad_(False)
+
+
+def parameters(module: Any) -> int:
+    """Weights of a module; of those that bitsandbytes packs, two in a byte, as many as they stand for."""
+    packed = [(parameter, getattr(parameter, "quant_state", None)) for parameter in module.parameters()]
+    return sum(p.numel() if state is None else math.prod(state.shape) for p, state in packed)
 
 
 class Policy:
@@ -101,13 +117,11 @@ class Policy:
         self.cap: float | None = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
         self.sections = Sections(self.trunk, self.layers, field)
         self._refuse_unusual(field)
-        embedding = model.get_input_embeddings().weight.numel()
-        head = sum(p.numel() for p in self.head.parameters())
-        self.trunk_parameters = sum(p.numel() for p in self.trunk.parameters()) - embedding
-        self.head_parameters = head
+        self.trunk_parameters = parameters(self.trunk) - parameters(model.get_input_embeddings())
+        self.head_parameters = parameters(self.head)
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.attention_per_layer = 4 * self.config.num_attention_heads * size
-        self.layer_parameters = [sum(p.numel() for p in layer.parameters()) for layer in self.sections.layers]
+        self.layer_parameters = [parameters(layer) for layer in self.sections.layers]
 
     def _refuse_unusual(self, field: str) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
