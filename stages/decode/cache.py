@@ -5,7 +5,8 @@ own start and are baked into the keys, so moving a row to other slots changes no
 slots [length, length + F), all at the same position: each sees its row's prefix and itself. `keep` then leaves one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,11 +67,29 @@ class RowCache(Cache):
     """Keys, values, masks and positions of up to `rows` rows. Nothing here grows: `capacity` slots a row."""
 
     layers: list[RowLayer]
+    """The trunk's first `depth`, then those of the branches."""
 
     def __init__(
-        self, config: "PreTrainedConfig", *, rows: int, capacity: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: "PreTrainedConfig",
+        *,
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        depth: int | None = None,
+        split: int | None = None,
+        branches: Sequence[tuple[int, int]] = (),
     ) -> None:
-        super().__init__(layers=[RowLayer(rows, capacity) for _ in range(config.num_hidden_layers)])
+        """`depth`: how many of the trunk's layers keep anything (default: all); `split`: how many see all of a step's
+        F tokens, the others see the one that is kept; `branches`: (first, end) of layers beside the trunk's own."""
+        self.depth: int = config.num_hidden_layers if depth is None else depth
+        self.split: int = self.depth if split is None else split
+        own = [RowLayer(rows, capacity) for _ in range(self.depth)]
+        tops = [[RowLayer(rows, capacity) for _ in range(first, end)] for first, end in branches]
+        super().__init__(layers=[*own, *(layer for top in tops for layer in top)])
+        self.branches = [Cache(layers=[*own[:first], *top]) for (first, _), top in zip(branches, tops, strict=True)]
+        """Of each branch, its layers numbered as the trunk's; the same rows and slots."""
         self.capacity = capacity
         self.active = 0
         self.length = 0
@@ -98,6 +117,14 @@ class RowCache(Cache):
     def positions(self, width: int) -> Tensor:
         """(R, F) positions of the next F tokens: all the same, the row's own length."""
         return (self.length - self.starts[: self.active])[:, None].expand(-1, width)
+
+    @contextmanager
+    def newest(self) -> Iterator[tuple[Tensor, Mask]]:
+        """Positions (R, 1) and mask of the tokens just kept, which the layers above the split have not seen yet: in
+        the block these write at the tokens' own slot."""
+        self._move(self.length - 1, self.active)
+        yield self.positions(1), self.mask(1)
+        self._move(self.length + 1, self.active)
 
     def mask(self, width: int) -> Mask:
         """(R, 1, F, length + F) additive mask: each new token sees its row's prefix and itself.
@@ -198,7 +225,7 @@ class RowCache(Cache):
         """Of the F tokens just written keeps the `chosen` (R,) one a row, at slot `length`; the rest are dropped."""
         rows = torch.arange(self.active, device=chosen.device)
         source = chosen + self.length
-        for layer in self.layers:
+        for layer in [*self.layers[: self.split], *self.layers[self.depth :]]:
             for tensor in layer.tensors:
                 tensor[: self.active, :, self.length] = tensor[rows, :, source]
         self._move(self.length + 1, self.active)

@@ -70,7 +70,7 @@ class ChunkLane:
         ids = torch.tensor(padded, device=device)  # (N, F)
         number = torch.tensor(counts, device=device)  # (N,)
         positions, mask = cache.sequences(torch.tensor(dropped, device=device), number, width)
-        out = lane.policy.forward(ids, positions, mask, cache, lane.layers)
+        out = lane.policy.forward(ids, positions, mask, cache, lane.reads)
         self._ends = [cache.length - drop for drop in dropped]
         self._gaps = [width - count + drop for count, drop in zip(counts, dropped, strict=True)]
         cache.append(width)
@@ -83,10 +83,7 @@ class ChunkLane:
             lane.logits = lane.policy.logits(out.last[:, -1])
         lane.read = tuple(states[:, -1] for states in out.read)
         self.held = full
-        flops = [
-            lane.policy.flops(count, count * keep + count * (count + 1) // 2, count if lane.wants_logits else 0)
-            for count, keep in zip(counts, kept, strict=True)
-        ]
+        flops = [lane.sequence_flops(count, keep, count) for count, keep in zip(counts, kept, strict=True)]
         last = torch.tensor([row[-1] for row in full], device=device)
         sums = [sum(row) for row in self.logprobs] if lane.wants_logits else []
         return Read(lane.read, before, last, sums, counts, flops)

@@ -41,7 +41,8 @@ class Response:
     """Sum of exact per-step KL(π ‖ π₀), nats."""
     finished: bool = False
     tokens: int = 0
-    """Tokens forwarded for it, candidates included, padding not; its prompt's count with the prompt's sample 0."""
+    """Tokens forwarded for it, candidates included, padding not; its prompt's count with the prompt's sample 0. A token
+    counts once a model, through how many layers it goes is in the FLOPs."""
     flops: float = 0.0
     seconds: float = 0.0
     """The run's wall time ÷ its rows."""
@@ -187,14 +188,13 @@ class Engine:
         for lane in self.lanes.eager:
             rows = torch.tensor(staying, device=lane.device)
             if lane in scored:
-                lane.take(scored[lane].at(rows, choice.index.to(lane.device)[rows]))
+                spent = lane.take(scored[lane].at(rows, choice.index.to(lane.device)[rows]))
             else:
                 self._count(lane.step_flops(1), 1)
                 out = lane.forward(tokens)
                 lane.cache.keep(torch.zeros_like(rows))
-                lane.take(out.at(slice(None), 0))
-            for response in self.live:
-                response.flops += lane.policy.flops(0, 0, int(lane.wants_logits))
+                spent = lane.take(out.at(slice(None), 0))
+            self._count(spent, 0)
         if self.keeps_last:
             self._stepped()
             self._leave(states=True)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from stages.decode.cache import RowCache
+from stages.decode.fork import branch_of, read_of
 from stages.decode.policy import CausalLM, Forward, Policy
+from stages.decode.sections import Branch, Tap
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_room
 from stages.records import Prompt
@@ -37,7 +39,7 @@ class Lane:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.layers: list[int] = []
+        self.reads: list[int | Tap] = []
         self.wants_logits = False
         self.eager = False
         """Forwards every token as it is drawn; else a whole chunk at once (`chunk_lane.py`)."""
@@ -51,20 +53,22 @@ class Lane:
     def device(self) -> torch.device:
         return self.policy.device
 
-    def reads(self, layer: int) -> int:
-        """Asks for the states of a hidden layer; returns their place in `read`."""
-        if layer not in self.layers:
-            self.layers.append(layer)
-        return self.layers.index(layer)
+    def place(self, read: int | Tap) -> int:
+        """Asks for a hidden state, by its layer or of a branch; returns its place in `read`."""
+        if read not in self.reads:
+            self.reads.append(read)
+        return self.reads.index(read)
 
     def begin(self, rows: int, limit: int, width: int) -> None:
         """An empty cache for `rows` rows of up to `limit` tokens beyond a prompt, F = `width` of them in a forward."""
         longest = max((len(ids) for ids in self.prompts), default=0)
-        self.cache = self.policy.cache(rows, longest + limit + width + SLACK)
+        capacity = longest + limit + width + SLACK
+        self.cache = self.policy.cache(rows, capacity, self.reads, logits=self.wants_logits)
         self.logits, self.read = None, ()
 
     def prefill(self, wanted: Sequence[int]) -> list[Ready]:
-        cache, out = self.policy.prefill([self.prompts[prompt] for prompt in wanted], self.layers)
+        prompts = [self.prompts[prompt] for prompt in wanted]
+        cache, out = self.policy.prefill(prompts, self.reads, logits=self.wants_logits)
         logits = self.policy.logits(out.last[:, 0]) if self.wants_logits else None  # (R, V)
         return [
             Ready(cache, row, None if logits is None else logits[row], tuple(states[row, 0] for states in out.read))
@@ -80,7 +84,7 @@ class Lane:
         if self.wants_logits:
             logits = [prompt.logits.expand(count, -1) for prompt, count in ready if prompt.logits is not None]
             self.logits = torch.cat(logits if self.logits is None or old == 0 else [self.logits, *logits])
-        read = [[prompt.read[n].expand(count, -1) for prompt, count in ready] for n in range(len(self.layers))]
+        read = [[prompt.read[n].expand(count, -1) for prompt, count in ready] for n in range(len(self.reads))]
         self.read = tuple(
             torch.cat(states if old == 0 else [self.read[n], *states]) for n, states in enumerate(read)
         )  # (R, D) each
@@ -89,12 +93,19 @@ class Lane:
         """F alternative next tokens (R, F) of every row; `cache.keep` then chooses."""
         if self.cache.length + ids.shape[1] > self.cache.capacity:
             self.cache.settle(self.cache.longest())
-        return self.policy.step(ids.to(self.device), self.cache, self.layers)
+        return self.policy.step(ids.to(self.device), self.cache, self.reads)
 
-    def take(self, newest: Forward) -> None:
-        """The states (R, D) of every row's newest token."""
-        self.logits = self.policy.logits(newest.last) if self.wants_logits else None  # (R, V)
-        self.read = newest.read
+    def take(self, newest: Forward) -> list[float]:
+        """The states (R, D) of every row's newest token, on to its logits where they are wanted. Returns the FLOPs of
+        that for each row."""
+        self.read, self.logits = newest.read, None
+        if not self.wants_logits:
+            return [0.0] * self.cache.active
+        last, above = newest.last, self.policy.layers - newest.reached
+        if above:
+            last = self.policy.finish(last, newest.reached, self.cache)
+        self.logits = self.policy.logits(last)  # (R, V)
+        return [self.policy.flops(min(above, 1), span, 1, first=newest.reached) for span in self._spans(0)]
 
     def select(self, rows: Sequence[int], states: bool) -> None:
         """Row i becomes what row rows[i] was; with `states` their newest states too."""
@@ -105,12 +116,28 @@ class Lane:
 
     def step_flops(self, width: int) -> list[float]:
         """FLOPs of `forward` for each row."""
-        spans = (self.cache.length + 1 - self.cache.starts[: self.cache.active]).tolist()
-        return [self.policy.flops(width, width * span, 0) for span in spans]
+        end = self.cache.split if width > 1 else self.cache.depth
+        return [self.policy.flops(width, width * span, 0, self.reads, end=end) for span in self._spans(1)]
+
+    def sequence_flops(self, tokens: int, before: int, logits: int) -> float:
+        """FLOPs of `tokens` one after the other behind `before` others; `logits` of them get logits."""
+        end = self.policy.layers if self.wants_logits else self.policy.lowest(self.reads)
+        attended = tokens * before + tokens * (tokens + 1) // 2
+        return self.policy.flops(tokens, attended, logits if self.wants_logits else 0, self.reads, end=end)
 
     def prompt_flops(self, prompt: int) -> float:
-        length = len(self.prompts[prompt])
-        return self.policy.flops(length, length * (length + 1) // 2, int(self.wants_logits))
+        return self.sequence_flops(len(self.prompts[prompt]), 0, 1)
+
+    def _spans(self, more: int) -> list[int]:
+        """Tokens of every row that a token sees, itself included, when `more` are behind what the cache holds."""
+        return (self.cache.length + more - self.cache.starts[: self.cache.active]).tolist()
+
+
+Key = tuple[Path, str | None]
+
+
+def _key(model: CausalLM) -> Key:
+    return Path(model.folder).resolve(), model.quantisation
 
 
 class Lanes:
@@ -120,7 +147,8 @@ class Lanes:
         self.base = Lane(policy)
         self.base.wants_logits = self.base.eager = True
         self.all = [self.base]
-        self._known: dict[tuple[Path, str | None], Lane] = {}
+        self._known: dict[Key, Lane] = {}
+        self._branches: dict[Key, Branch] = {}
 
     def join(self, model: CausalLM | None, field: str, *, eager: bool) -> Lane:
         """The lane of a model; the policy's own for null and for the policy's folder. `field` is the model's key.
@@ -129,16 +157,42 @@ class Lanes:
         chunks reads text where it is not. Raises BadInput where the model cannot be loaded or has another vocabulary:
         both are named.
         """
-        if model is None or Path(model.folder).resolve() == Path(self.base.policy.folder).resolve():
+        if model is None or self._is_base(model):
             return self.base
-        key = (Path(model.folder).resolve(), model.quantisation)
-        if key not in self._known:
-            lane = Lane(model.load(str(self.base.device), field))
-            mine, theirs = self.base.policy.tokenizer, lane.policy.tokenizer
-            lane.own_tokens = mine.get_vocab() != theirs.get_vocab()
-            self._known[key] = lane
-            self.all.append(lane)
-        lane = self._known[key]
+        if _key(model) not in self._known:
+            self._add(model, model.load(str(self.base.device), field))
+        return self._ready(model, field, eager)
+
+    def states(self, model: CausalLM | None, layer: int, field: str, *, eager: bool) -> tuple[Lane, int]:
+        """As `join`, for a hidden state alone: its lane and its place in what that reads.
+
+        A model that differs from the policy above some layer only is no lane: it branches off the policy's.
+        """
+        if model is None or self._is_base(model):
+            return self.base, self.base.place(layer)
+        key = _key(model)
+        if key not in self._known and key not in self._branches:
+            loaded = model.load(str(self.base.device), field)
+            branch = branch_of(self.base.policy, loaded, field)
+            if branch is None:
+                self._add(model, loaded)
+            else:
+                self._branches[key] = branch
+        if key in self._branches:
+            return self.base, self.base.place(read_of(self._branches[key], layer))
+        lane = self._ready(model, field, eager)
+        return lane, lane.place(layer)
+
+    def _is_base(self, model: CausalLM) -> bool:
+        return Path(model.folder).resolve() == Path(self.base.policy.folder).resolve()
+
+    def _add(self, model: CausalLM, loaded: Policy) -> None:
+        lane = self._known[_key(model)] = Lane(loaded)
+        lane.own_tokens = self.base.policy.tokenizer.get_vocab() != loaded.tokenizer.get_vocab()
+        self.all.append(lane)
+
+    def _ready(self, model: CausalLM, field: str, eager: bool) -> Lane:
+        lane = self._known[_key(model)]
         if eager and lane.own_tokens:
             self._refuse_vocabulary(lane.policy, f"{field}.folder")
         lane.eager = lane.eager or eager

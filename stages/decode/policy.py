@@ -3,6 +3,7 @@
 The policy that decodes is one; so is every model that steps beside it (`lanes.py`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stages.decode.cache import Mask, RowCache
+from stages.decode.sections import Reads, Sections, Tap, branch_ends, forks
 from stages.errors import BadInput
 from stages.language_model import load_model, load_tokenizer, require_model_folder
 
@@ -25,18 +27,23 @@ class Forward(NamedTuple):
     """What one forward over F tokens a row gives."""
 
     last: Tensor
-    """(R, F, D) final hidden states, ready for the language-model head."""
+    """(R, F, D) hidden states after the layers that ran; after all of them ready for the language-model head."""
     read: tuple[Tensor, ...]
-    """(R, F, D) hidden_states[layer] in Hugging Face's numbering, for each layer asked for."""
+    """(R, F, D) hidden_states[layer] in Hugging Face's numbering, for each state asked for."""
+    reached: int
+    """How many of the policy's layers ran."""
 
     def at(self, rows: Tensor | slice, tokens: Tensor | int) -> "Forward":
         """One token a row: (R, D) each."""
-        return Forward(self.last[rows, tokens], tuple(states[rows, tokens] for states in self.read))
+        return Forward(self.last[rows, tokens], tuple(states[rows, tokens] for states in self.read), self.reached)
 
 
 @dataclass
 class CausalLM:
-    """A Hugging Face folder with a causal language model (base, fine-tuned or merged)."""
+    """A Hugging Face folder with a causal language model (base, fine-tuned or merged).
+
+    Each has its own type, device and quantisation: `tilt run method=eft +method.guide.tuned.quantisation=4bit`.
+    """
 
     folder: Path
     dtype: str = "float32"
@@ -73,20 +80,32 @@ class CausalLM:
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
         require_model_folder(folder, f"{field}.folder")
-        eight = self.quantisation == "8bit"
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, self.dtype),
-            quantization_config=BitsAndBytesConfig(load_in_8bit=eight, load_in_4bit=not eight),
-            device_map={"": device},
-            local_files_only=True,
-        )
+        dtype, eight = getattr(torch, self.dtype), self.quantisation == "8bit"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                quantization_config=BitsAndBytesConfig(
+                    load_in_8bit=eight, load_in_4bit=not eight, bnb_4bit_compute_dtype=dtype
+                ),
+                device_map={"": device},
+                local_files_only=True,
+            )
+        except ImportError as error:  # too old, or built for other devices
+            problem = str(error).strip().splitlines()[0]
+            raise BadInput(f"{field}.quantisation", f"bitsandbytes cannot be used: {problem}") from error
         return model.eval().requires_grad_(False)
 
 
+def parameters(module: Any) -> int:
+    """Weights of a module; of those that bitsandbytes packs, two in a byte, as many as they stand for."""
+    packed = [(parameter, getattr(parameter, "quant_state", None)) for parameter in module.parameters()]
+    return sum(p.numel() if state is None else math.prod(state.shape) for p, state in packed)
+
+
 class Policy:
-    """A loaded causal LM. `model` is used through its trunk and its head apart: of k candidates that go through the
-    trunk only the chosen one needs logits."""
+    """A loaded causal LM. `model` is used through its trunk and its head apart, and the trunk in sections: of k
+    candidates only the chosen one needs logits, and the layers above all that values read."""
 
     def __init__(self, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, field: str) -> None:
         self.folder, self.model, self.tokenizer = folder, model, tokenizer
@@ -96,13 +115,13 @@ class Policy:
         self.vocabulary: int = self.config.vocab_size
         self.eos: int = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
         self.cap: float | None = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
+        self.sections = Sections(self.trunk, self.layers, field)
         self._refuse_unusual(field)
-        embedding = model.get_input_embeddings().weight.numel()
-        head = sum(p.numel() for p in self.head.parameters())
-        self.trunk_parameters = sum(p.numel() for p in self.trunk.parameters()) - embedding
-        self.head_parameters = head
+        self.trunk_parameters = parameters(self.trunk) - parameters(model.get_input_embeddings())
+        self.head_parameters = parameters(self.head)
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
-        self.attention_per_token = 4 * self.layers * self.config.num_attention_heads * size
+        self.attention_per_layer = 4 * self.config.num_attention_heads * size
+        self.layer_parameters = [parameters(layer) for layer in self.sections.layers]
 
     def _refuse_unusual(self, field: str) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
@@ -111,7 +130,7 @@ class Policy:
         ids = torch.tensor([[self.eos]], device=self.device)
         with torch.inference_mode():
             whole = self.model(input_ids=ids, use_cache=False).logits
-            parts = self.logits(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+            parts = self.logits(self.sections.run(0, self.layers, input_ids=ids, use_cache=False)[self.layers])
         if not torch.equal(whole.isnan(), parts.isnan()) or not torch.allclose(whole, parts, rtol=1e-2, equal_nan=True):
             raise BadInput(field, "this architecture scales or caps its logits after the head; use one that does not")
 
@@ -123,50 +142,97 @@ class Policy:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
-    def cache(self, rows: int, capacity: int) -> RowCache:
-        return RowCache(self.config, rows=rows, capacity=capacity, dtype=self.dtype, device=self.device)
+    def lowest(self, reads: Reads) -> int:
+        """How many layers must run before all of `reads` are there (all, where nothing is read)."""
+        return max(1, *forks(reads)) if reads else self.layers
+
+    def cache(self, rows: int, capacity: int, reads: Reads = (), *, logits: bool = True) -> RowCache:
+        """For `reads`, and for logits where they are asked for: without them the layers above stay out."""
+        split = self.lowest(reads)
+        return RowCache(
+            self.config,
+            rows=rows,
+            capacity=capacity,
+            dtype=self.dtype,
+            device=self.device,
+            depth=self.layers if logits else split,
+            split=split,
+            branches=[(branch.first, end) for branch, end in branch_ends(reads).items()],
+        )
 
     def forward(
-        self, ids: Tensor, positions: Tensor, mask: Mask, cache: RowCache, layers: Sequence[int] = ()
+        self, ids: Tensor, positions: Tensor, mask: Mask, cache: RowCache, reads: Reads = (), until: int | None = None
     ) -> Forward:
-        """One forward of ids (R, F) behind what the cache holds; hidden states of each of `layers`."""
-        between = any(layer < self.layers for layer in layers)
-        out = self.trunk(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=between,
-        )
-        last = out.last_hidden_state  # (R, F, D)
-        return Forward(last, tuple(out.hidden_states[n] if n < self.layers else last for n in layers))
+        """One forward of ids (R, F) behind what the cache holds, through all its layers or the first `until`."""
+        until = cache.depth if until is None else until
+        call: dict[str, Any] = {"attention_mask": mask, "position_ids": positions, "use_cache": True}
+        if not reads and until == self.layers:
+            out = self.trunk(input_ids=ids, past_key_values=cache, **call)
+            return Forward(out.last_hidden_state, (), until)
+        own = self.sections.run(0, until, forks(reads), input_ids=ids, past_key_values=cache, **call)
+        tops = {}
+        for (branch, end), keys in zip(branch_ends(reads).items(), cache.branches, strict=True):
+            wanted = [read.layer for read in reads if isinstance(read, Tap) and read.branch is branch]
+            call["past_key_values"] = keys
+            tops[branch] = branch.sections.run(branch.first, end, wanted, own[branch.first], **call)
+        read = [tops[r.branch][r.layer] if isinstance(r, Tap) else own[r] for r in reads]
+        return Forward(own[until], tuple(read), until)
 
-    def step(self, ids: Tensor, cache: RowCache, layers: Sequence[int] = ()) -> Forward:
-        """Forwards F alternative next tokens (R, F) of every active row; `cache.keep` then chooses."""
+    def step(self, ids: Tensor, cache: RowCache, reads: Reads = ()) -> Forward:
+        """Forwards F alternative next tokens (R, F) of every active row; `cache.keep` then chooses. Alternatives end
+        at the cache's split: `finish` takes the one that is kept through the layers above."""
         width = ids.shape[1]
-        return self.forward(ids, cache.positions(width), cache.mask(width), cache, layers)
+        until = cache.split if width > 1 else cache.depth
+        return self.forward(ids, cache.positions(width), cache.mask(width), cache, reads, until)
 
-    def prefill(self, prompts: Sequence[Sequence[int]], layers: Sequence[int] = ()) -> tuple[RowCache, Forward]:
+    def finish(self, states: Tensor, reached: int, cache: RowCache) -> Tensor:
+        """Final hidden states (R, D) of every active row's newest token from its `states` (R, D) after `reached`
+        layers; the layers above write their keys and values."""
+        with cache.newest() as (positions, mask):
+            found = self.sections.run(
+                reached,
+                self.layers,
+                given=states[:, None],
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+            )
+        return found[self.layers][:, 0]
+
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], reads: Reads = (), *, logits: bool = True
+    ) -> tuple[RowCache, Forward]:
         """Encodes prompts in one left-padded forward: their cache, and the states of their last tokens (F = 1)."""
         lengths = [len(prompt) for prompt in prompts]
-        cache = self.cache(len(prompts), max(lengths))
+        cache = self.cache(len(prompts), max(lengths), reads, logits=logits)
         cache.begin(lengths)
         padded = [[self.eos] * (cache.length - len(prompt)) + list(prompt) for prompt in prompts]
         ids = torch.tensor(padded, device=self.device)  # (R, T)
         positions = (cache.slots[None] - cache.starts[:, None]).clamp(min=0)  # (R, T)
-        out = self.forward(ids, positions, cache.prompt_mask(), cache, layers)
+        out = self.forward(ids, positions, cache.prompt_mask(), cache, reads)
         cache.prefilled()
-        return cache, Forward(out.last[:, -1:], tuple(states[:, -1:] for states in out.read))
+        return cache, Forward(out.last[:, -1:], tuple(states[:, -1:] for states in out.read), out.reached)
 
     def logits(self, last: Tensor) -> Tensor:
         """(…, V) next-token logits of final hidden states (…, D)."""
         logits = self.head(last)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
-    def flops(self, tokens: int, attended: int, logits: int) -> float:
-        """Forward FLOPs: 2·(trunk parameters without the input embedding)·tokens, 4·layers·heads·head size for each
-        of the `attended` (token, attended position) pairs, 2·(head matrix) for each position that got logits."""
+    def flops(
+        self, tokens: int, attended: int, logits: int, reads: Reads = (), first: int = 0, end: int | None = None
+    ) -> float:
+        """Forward FLOPs of layers first … end − 1 and of the branches that `reads` need: 2·parameters·tokens (the final
+        norm's with the last layer, the input embedding's never), 4·heads·head size a layer for each of the `attended`
+        (token, attended position) pairs, 2·(head matrix) for each position that got logits."""
+        end = self.layers if end is None else end
+        parameters = sum(self.layer_parameters[first:end])
+        if end == self.layers:
+            parameters += self.trunk_parameters - sum(self.layer_parameters)
+        layers = end - first
+        for branch, top in branch_ends(reads).items():
+            parameters += sum(self.layer_parameters[branch.first : top])
+            layers += top - branch.first
         return float(
-            2 * self.trunk_parameters * tokens + self.attention_per_token * attended + 2 * self.head_parameters * logits
+            2 * parameters * tokens + self.attention_per_layer * layers * attended + 2 * self.head_parameters * logits
         )

@@ -1,7 +1,8 @@
 """Value models as the guides and scorers read them: which model's states, which columns, how strongly.
 
 A value head belongs to a trunk. That is the policy itself (frozen: the head reads what the policy computes anyway), or
-a model of its own: the one named by `model`, or the folder `model/` beside the head.
+a model of its own: the one named by `model`, or the folder `model/` beside the head. Where that is the policy with its
+upper layers tuned, it shares the layers below (`fork.py`).
 """
 
 import math
@@ -54,19 +55,22 @@ def require_candidates(k: int, vocabulary: int, field: str) -> None:
         )
 
 
-def trunk_lane(lanes: Lanes, folder: Path, model: CausalLM | None, trunk: str, field: str, *, eager: bool) -> Lane:
-    """The lane whose states a head of `folder`, trained on the weights `trunk`, reads. Raises BadInput where the model
-    is another than the head was trained on."""
+def trunk_states(
+    lanes: Lanes, folder: Path, model: CausalLM | None, head: ValueHead | VocabHead, field: str, *, eager: bool
+) -> tuple[Lane, int]:
+    """The lane whose states a head of `folder` reads, and their place in what the lane reads. Raises BadInput where the
+    model is another than the head was trained on."""
     if model is None and (folder / "model" / "config.json").is_file():
         model = CausalLM(folder / "model", dtype=str(lanes.base.policy.dtype).removeprefix("torch."))
-    lane = lanes.join(model, f"{field}.model", eager=eager)
-    if trunk != fingerprint(lane.policy.folder):
+    found = lanes.states(model, head.layer, f"{field}.model", eager=eager)
+    trunk = lanes.base.policy.folder if model is None else Path(model.folder)
+    if head.trunk != fingerprint(trunk):
         raise BadInput(
             f"{field}.folder",
-            f"the value model in {folder} was trained on another trunk than {lane.policy.folder}; "
+            f"the value model in {folder} was trained on another trunk than {trunk}; "
             "train a value model for it, or name its own in `model`",
         )
-    return lane
+    return found
 
 
 def reward_weights(
@@ -98,10 +102,9 @@ def reward_weights(
 class HeadValues:
     """Σᵢ βᵢ·Vᵢ of a scalar head on one lane: a scalar term, and what the scorer `Explicit` reads."""
 
-    def __init__(self, name: str, lane: Lane, head: ValueHead, weights: Tensor, transform: str) -> None:
-        self.name, self.lane, self.head, self.transform = name, lane, head, transform
+    def __init__(self, name: str, lane: Lane, place: int, head: ValueHead, weights: Tensor, transform: str) -> None:
+        self.name, self.lane, self.place, self.head, self.transform = name, lane, place, head, transform
         self.weights = weights.to(lane.device)
-        self.place = lane.reads(head.layer)
         self.flops = 2.0 * sum(p.numel() for p in head.parameters())
 
     def values(self, read: tuple[Tensor, ...]) -> Tensor:
@@ -141,20 +144,28 @@ def open_values(
         raise BadInput(f"{field}.folder", f"{folder} scores the whole vocabulary; use VocabValue for it")
     head = ValueHead.load(folder, field=f"{field}.folder")
     weights = reward_weights(head, folder, reward, beta, field)
-    lane = trunk_lane(lanes, folder, model, head.trunk, field, eager=eager)
+    lane, place = trunk_states(lanes, folder, model, head, field, eager=eager)
     require_as_trained(head, lane, transform, field)
-    return HeadValues(str(folder), lane, head.to(lane.device), weights, transform)
+    return HeadValues(str(folder), lane, place, head.to(lane.device), weights, transform)
 
 
 class VocabValues:
     """β·Q(s, ·) of a vocabulary-wide head on one lane: a dense term, and what the scorer `Explicit` reads."""
 
     def __init__(
-        self, name: str, lane: Lane, head: VocabHead, beta: float, transform: str, k: int | None, outside: str
+        self,
+        name: str,
+        lane: Lane,
+        place: int,
+        head: VocabHead,
+        beta: float,
+        transform: str,
+        k: int | None,
+        outside: str,
     ) -> None:
-        self.lane, self.head, self.beta, self.transform, self.k, self.outside = lane, head, beta, transform, k, outside
         self.name = f"values of {name}"
-        self.place = lane.reads(head.layer)
+        self.lane, self.place, self.head, self.beta = lane, place, head, beta
+        self.transform, self.k, self.outside = transform, k, outside
 
     def values(self, read: tuple[Tensor, ...]) -> Tensor:
         """(…, V) float32 β·Q of states (…, D)."""
@@ -193,7 +204,7 @@ def open_vocab_values(
     """A vocabulary-wide head on its lane. Raises BadInput where it scores another vocabulary than the policy's."""
     folder = Path(folder)
     head = VocabHead.load(folder, field=f"{field}.folder")
-    lane = trunk_lane(lanes, folder, model, head.trunk, field, eager=eager)
+    lane, place = trunk_states(lanes, folder, model, head, field, eager=eager)
     require_as_trained(head, lane, transform, field)
     policy = lane.policy if lane.own_tokens else lanes.base.policy
     if head.vocabulary != policy.vocabulary:
@@ -202,4 +213,4 @@ def open_vocab_values(
             f"the value model in {folder} scores {head.vocabulary} tokens, but the model {policy.folder} has "
             f"{policy.vocabulary}; train one for it",
         )
-    return VocabValues(str(folder), lane, head.to(lane.device), beta, transform, k, outside)
+    return VocabValues(str(folder), lane, place, head.to(lane.device), beta, transform, k, outside)

@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
 from stages.decode import scorers
@@ -58,6 +59,17 @@ def value_head(trunk: Path, folder: Path) -> Path:
     torch.nn.init.normal_(head.last.weight, std=0.05)
     folder.mkdir(exist_ok=True)
     head.save(folder)
+    return folder
+
+
+def tuned(source: Path, folder: Path, layers: Sequence[int]) -> Path:
+    """A second model of the same size: the first with other weights in `layers`."""
+    shutil.copytree(source, folder)
+    weights = load_file(source / "model.safetensors")
+    for name in weights:
+        if any(f".layers.{layer}.mlp." in name for layer in layers):
+            weights[name] = weights[name] * 1.01
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -163,7 +175,7 @@ class Plain:
 # the rows
 
 
-def vas(policy: Policy, head: Path, separate: ScalarValue) -> Iterator[Row]:
+def vas(policy: Policy, head: Path, separate: ScalarValue, top: ScalarValue) -> Iterator[Row]:
     sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=400)
     plain = Plain(policy)
     for k in (10, 20):
@@ -175,6 +187,11 @@ def vas(policy: Policy, head: Path, separate: ScalarValue) -> Iterator[Row]:
         engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
         ours, bare = paired(engine._step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
         yield row(f"VAS step ÷ (base token + candidates), separate value, k = {k}", ratios(ours, bare), "×", 1.2)
+        terms = ScalarValue(**{**vars(top), "k": k}).open(policy, sampling)
+        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
+        ours, bare = paired(engine._step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
+        name = f"VAS step ÷ (base token + candidates), four layers tuned below the value's state, k = {k}"
+        yield row(name, ratios(ours, bare), "×", None)
     terms = ScalarValue(head, beta=4.0, k=10).open(policy, sampling)
     engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
     theirs, ours = paired(lambda: plain.replicated(10), engine._step, 6)
@@ -305,13 +322,18 @@ def rows(only: list[str] | None = None) -> list[Row]:
     folder = model_folder()
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
-        twin = Path(scratch) / "twin"  # a second model of the same size, which is not the policy
-        shutil.copytree(folder, twin)
-        head, other_head = value_head(folder, Path(scratch) / "head"), value_head(folder, Path(scratch) / "other")
+        twin = tuned(folder, Path(scratch) / "twin", [0])  # shares nothing with the policy
+        top = tuned(folder, Path(scratch) / "top", range(16, 20))
+        head, other_head = value_head(folder, Path(scratch) / "head"), value_head(twin, Path(scratch) / "other")
+        top_head = value_head(top, Path(scratch) / "top_head")
         other = CausalLM(twin, "bfloat16")
+        separate, adapted = (
+            ScalarValue(one, beta=4.0, model=CausalLM(model, "bfloat16"))
+            for one, model in ((other_head, twin), (top_head, top))
+        )
         parts: dict[str, Callable[[Policy], Iterator[Row]]] = {
             "peak": lambda policy: peak(folder, head),
-            "vas": lambda policy: vas(policy, head, ScalarValue(other_head, beta=4.0, model=other)),
+            "vas": lambda policy: vas(policy, head, separate, adapted),
             "ivg": lambda policy: ivg(policy, other, other_head),
             "throughput": lambda policy: throughput(policy, head),
         }

@@ -1,11 +1,14 @@
 """A loaded tiny policy, prompts of different lengths, and value heads on its trunk."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from stages.decode.engine import Engine, Response
 from stages.decode.guides import TokenGuide
@@ -119,3 +122,113 @@ def decode(policy: Policy, prompts: list[tuple[str, list[int]]]) -> Run:
         return Engine(policy, sampling, terms, seed=seed, rows=rows).run(only or prompts, samples)
 
     return run
+
+
+def fresh_step(
+    policy: Policy, head: ValueHead | None, prefix: list[int], guide: Any, sampling: Sampling
+) -> tuple[np.ndarray, np.ndarray]:
+    """(π₀, π) over the whole vocabulary after a prefix, from fresh forwards and plain numpy."""
+    logits = policy.model(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1].double().numpy()
+    z = logits / sampling.temperature
+    if sampling.top_k:
+        z = np.where(z >= np.sort(z)[-sampling.top_k], z, -np.inf)
+    p = np.exp(z - z.max())
+    p /= p.sum()
+    if guide is None or head is None:
+        return p, p
+    candidates = np.argsort(-z)[: guide.k]
+    rows = torch.tensor([[*prefix, int(a)] for a in candidates])
+    states = policy.model(input_ids=rows, output_hidden_states=True, use_cache=False).hidden_states
+    values = head(states[head.layer][:, -1])[:, 0].double().detach().numpy()
+    before = head(states[head.layer][0, -2])[0].item()  # V(s): the state one token earlier
+    centre = before if guide.outside == "prefix" else values[p[candidates] > 0].mean()
+    weight = np.zeros_like(p) if guide.outside == "drop" else p.copy()
+    weight[candidates] = p[candidates] * np.exp(guide.beta * (values - centre))
+    return p, weight / weight.sum()
+
+
+@pytest.fixture(scope="session")
+def oracle_step() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    return fresh_step
+
+
+# the families
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "llama": (),
+    "qwen2": (),
+    "qwen3": ("use_sliding_window", "sliding_window", "layer_types"),
+    "mistral": ("sliding_window",),
+    "gemma2": ("sliding_window", "layer_types", "query_pre_attn_scalar"),
+    "gemma3_text": ("sliding_window", "layer_types", "query_pre_attn_scalar"),
+    "gpt2": (),
+    "phi": (),
+    "phi3": ("sliding_window",),
+}
+"""Which settings of its own each has, beside those of all."""
+
+
+def family(
+    name: str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    layers: int = 3,
+    heads: int = 4,
+    shared: int = 2,
+    window: int = 4,
+    vocabulary: int | None = None,
+) -> Policy:
+    """A tiny random model of a transformers family with the tokenizer of `folder`: "<family>" or "<family> eager".
+
+    `shared` query heads have one key head (where the family can), every second layer's window holds `window` tokens.
+    """
+    kind, _, attention = name.partition(" ")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    size = 8 * heads
+    own = {
+        "use_sliding_window": True,
+        "sliding_window": window,
+        "layer_types": [("full_attention", "sliding_attention")[layer % 2] for layer in range(layers)],
+        "query_pre_attn_scalar": 8,
+    }
+    settings: dict[str, Any] = {
+        "vocab_size": vocabulary or len(tokenizer),
+        "hidden_size": size,
+        "intermediate_size": 2 * size,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads if kind == "phi" else heads // shared,
+        "head_dim": 8,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **{key: own[key] for key in FAMILIES[kind]},
+    }
+    if kind == "gpt2":
+        settings = {"n_embd": size, "n_layer": layers, "n_head": heads, "n_positions": 64}
+        settings |= {"bos_token_id": 1, "eos_token_id": 2}
+        settings["vocab_size"] = vocabulary or len(tokenizer)
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(kind, **settings)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention or "sdpa")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0)
+    return Policy(folder, model.eval().requires_grad_(False), tokenizer, "policy.folder")
+
+
+NAMES = [*(name for name in FAMILIES if name != "gemma2"), "gemma2 eager", "llama eager", "qwen3 eager"]
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
+    return family(request.param, tiny_model)
+
+
+@pytest.fixture(scope="session")
+def make_family(tiny_model: Path) -> Callable[..., Policy]:
+    """`make_family(name, seed=0, layers=3, heads=4, shared=2, window=4, vocabulary=None)` → a policy."""
+    return functools.partial(family, folder=tiny_model)

@@ -1,12 +1,11 @@
 """The cache against fresh forwards: left padding, candidates, keep, select, refill and moves; several attentions."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from stages.decode.chunk_lane import ChunkLane, Written
 from stages.decode.engine import Engine
@@ -16,57 +15,6 @@ from stages.decode.sampling import Sampling
 from stages.decode.steering import Terms
 
 TOLERANCE = 1e-5
-
-
-SIZE: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-ONE_WINDOW = ["full_attention", "sliding_attention", "full_attention"]
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "qwen2": {},
-    "qwen3": {"use_sliding_window": True, "sliding_window": 4, "layer_types": ONE_WINDOW},
-    "mistral": {"sliding_window": 4},
-    "gemma2": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
-    "gemma3_text": {"sliding_window": 4, "layer_types": ONE_WINDOW, "query_pre_attn_scalar": 8},
-    "gpt2": {},
-    "phi": {"num_key_value_heads": 4},
-    "phi3": {"sliding_window": 4},
-}
-
-
-def family(name: str, folder: Path) -> Policy:
-    """A tiny random model of a transformers family with the tokenizer of `folder`; windows hold 4 tokens."""
-    kind, _, attention = name.partition(" ")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    settings = {**SIZE, "vocab_size": len(tokenizer), **FAMILIES[kind]}
-    if kind == "gpt2":
-        settings = {"vocab_size": len(tokenizer), "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64}
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **settings)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention or "sdpa")
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(4.0)
-    return Policy(folder, model.eval(), tokenizer, "policy.folder")
-
-
-NAMES = [*(name for name in FAMILIES if name != "gemma2"), "gemma2 eager", "llama eager", "qwen3 eager"]
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
-    return family(request.param, tiny_model)
 
 
 def fresh(policy: Policy, ids: list[int], layer: int) -> tuple[Tensor, Tensor]:
@@ -137,7 +85,7 @@ def test_a_chunk_read_at_once_equals_fresh_forwards(any_policy: Policy) -> None:
     policy, draw = any_policy, torch.Generator().manual_seed(3)
     lane = Lane(policy)
     lane.wants_logits = True
-    lane.reads(1)
+    lane.place(1)
     lane.prompts = [torch.randint(3, policy.vocabulary, (n,), generator=draw).tolist() for n in (7, 2)]
     lane.begin(4, 16, 5)
     ready = lane.prefill([0, 1])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,29 +37,6 @@ def eos_is(policy: Policy, token: int) -> Iterator[None]:
 def common_token(decode) -> int:
     """The token that the base draws most often."""
     return int(np.bincount(np.concatenate(tokens(decode(samples=6)))).argmax())
-
-
-def oracle_step(
-    policy: Policy, head: ValueHead | None, prefix: list[int], guide: ScalarValue | None, sampling: Sampling
-) -> tuple[np.ndarray, np.ndarray]:
-    """(π₀, π) over the whole vocabulary after a prefix, from fresh forwards and plain numpy."""
-    logits = policy.model(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1].double().numpy()
-    z = logits / sampling.temperature
-    if sampling.top_k:
-        z = np.where(z >= np.sort(z)[-sampling.top_k], z, -np.inf)
-    p = np.exp(z - z.max())
-    p /= p.sum()
-    if guide is None or head is None:
-        return p, p
-    candidates = np.argsort(-z)[: guide.k]
-    rows = torch.tensor([[*prefix, int(a)] for a in candidates])
-    states = policy.model(input_ids=rows, output_hidden_states=True, use_cache=False).hidden_states
-    values = head(states[head.layer][:, -1])[:, 0].double().detach().numpy()
-    before = head(states[head.layer][0, -2])[0].item()  # V(s): the state one token earlier
-    centre = before if guide.outside == "prefix" else values[p[candidates] > 0].mean()
-    weight = np.zeros_like(p) if guide.outside == "drop" else p.copy()
-    weight[candidates] = p[candidates] * np.exp(guide.beta * (values - centre))
-    return p, weight / weight.sum()
 
 
 def divergence(pi: np.ndarray, p: np.ndarray) -> float:
@@ -126,7 +104,7 @@ def test_another_seed_draws_other_tokens(decode) -> None:
 @pytest.mark.parametrize("outside", OUTSIDE)
 @torch.inference_mode()
 def test_log_probabilities_and_kl_equal_fresh_sums_over_the_vocabulary(
-    decode, policy: Policy, prompts: Prompts, head: Path, outside: str, options: dict[str, float]
+    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path, outside: str, options: dict[str, float]
 ) -> None:
     """k = 8 with top_k = 5: some candidates have no support, and nothing lies outside."""
     guide = ScalarValue(head, beta=1.5, k=8, outside=outside)
@@ -149,7 +127,9 @@ def test_log_probabilities_and_kl_equal_fresh_sums_over_the_vocabulary(
 
 @pytest.mark.parametrize("outside", ["mean", "drop"])
 @torch.inference_mode()
-def test_agreement_with_dynamic_programming(decode, policy: Policy, prompts: Prompts, head: Path, outside: str) -> None:
+def test_agreement_with_dynamic_programming(
+    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path, outside: str
+) -> None:
     """T = 3 and six tokens a step: all 6 + 36 prefixes are summed, KL(s) = KLₜ(s) + Σ π(a|s)·KL(s⊕a).
 
     Of 1,200 draws the mean of summed exact KL, the mean log-ratio and the first token's frequencies agree with it.
@@ -177,7 +157,7 @@ def test_agreement_with_dynamic_programming(decode, policy: Policy, prompts: Pro
 
 
 def test_tokens_from_outside_the_candidates_are_drawn_and_go_on_correctly(
-    decode, policy: Policy, prompts: Prompts, head: Path
+    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path
 ) -> None:
     """k = 2 of about 390 tokens: many draws lie outside, and still the next step's base log-probability is right."""
     rows = decode(ScalarValue(head, beta=1.0, k=2), samples=3)
@@ -194,7 +174,7 @@ def test_tokens_from_outside_the_candidates_are_drawn_and_go_on_correctly(
 
 
 @torch.inference_mode()
-def test_greedy_takes_the_maximum(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
+def test_greedy_takes_the_maximum(oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path) -> None:
     base, guide = decode(samples=1, greedy=True), ScalarValue(head, beta=3.0, k=8)
     guided = decode(guide, samples=1, greedy=True)
     for index, (_, ids) in enumerate(prompts):

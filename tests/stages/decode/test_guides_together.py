@@ -318,11 +318,6 @@ def test_bad_settings_are_named(policy: Policy, head: Path, make: Any, field: st
     assert refusal(make(head), policy).field == field
 
 
-def test_an_unknown_quantisation_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(BadInput, match=r"policy\.quantisation: '2bit' is not one of 8bit, 4bit"):
-        CausalLM(tiny_model, quantisation="2bit").load("cpu")
-
-
 @pytest.mark.parametrize("which", ["tuned", "values"])
 def test_a_model_that_is_not_finite_is_named_with_its_step(
     policy: Policy, prompts: Prompts, tuned_model: Path, vocab_head: Path, which: str
