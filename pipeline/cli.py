@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+import yaml
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PointFailed as error:  # of a point that was a job of its own
         print(f"tilt: {error}", file=sys.stderr)
         return error.exit_code
-    except (UsageError, HydraException, OmegaConfBaseException) as error:
+    except (UsageError, HydraException, OmegaConfBaseException, yaml.MarkedYAMLError) as error:
         if traceback:
             raise
         print(f"tilt: {one_line(error)}", file=sys.stderr)

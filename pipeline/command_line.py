@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import yaml
 from omegaconf import DictConfig
 
 from pipeline.config import nearest
@@ -67,6 +69,10 @@ def one_line(error: BaseException) -> str:
     text = "\n".join(str(cause) for cause in causes)
     if isinstance(error, UsageError):
         return str(error)
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = f"{Path(mark.name).name}, line {mark.line + 1}: " if mark else ""
+        return f"{place}{error.problem or 'this is not YAML'}"
     if found := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, name = found.groups()
         options = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -171,6 +172,13 @@ def test_hydra_habits_hold(toy) -> None:
     assert toy.tilt("run", "+note=x").returncode == 0
     assert toy.tilt("run", "--multirun", "voice.word=a,b", "hydra.sweep.dir=else/where").returncode == 0
     assert (toy.path / "else/where/comparison.csv").read_text() == "WELL A\nWELL B\n"
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(toy, edit: Callable[[Path, str, str], None]) -> None:
+    edit(toy.path / "conf/toy.yaml", "name: toy\n", "name: toy\n<<<<<<< ours\n")
+    done = toy.tilt("run")
+    assert done.returncode == 2
+    assert re.match(r"tilt: toy.yaml, line 1\d: [^\n]+\n$", done.stderr), done.stderr
 
 
 def test_a_changed_default_of_a_file_is_named_by_its_field(toy, edit: Callable[[Path, str, str], None]) -> None:
