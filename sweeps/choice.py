@@ -87,12 +87,14 @@ def reference_point(points: Sequence[Point], reference: str, part: str) -> Point
 def differences(
     points: Sequence[Point], chosen: Mapping[str, Choice], against: Point, part: str, *, draws: int, seed: int
 ) -> list[Difference]:
-    """The chosen (or only) point of every other method, minus the reference, paired over the prompts of `part`."""
+    """The chosen (or only) point of every other method, minus the reference, paired over the prompts of `part`; of the
+    reference's own method where there is no other."""
     found = []
-    for method in dict.fromkeys(point.method for point in points):
-        if method == against.method:
-            continue
+    methods = dict.fromkeys(point.method for point in points)
+    for method in methods:
         point = chosen[method].point if method in chosen else next(p for p in points if p.method == method)
+        if point is against or (method == against.method and len(methods) > 1):
+            continue
         pairs = {
             name: paired_difference(point.rewards(name, part), against.rewards(name, part), draws=draws, seed=seed)
             for name in ("proxy", "gold")
@@ -103,8 +105,12 @@ def differences(
 
 def verdict(points: Sequence[Point], chosen: Mapping[str, Choice], found: Sequence[Difference], part: str) -> str:
     """The answer in words: a sentence for each method that was steered in several strengths, else for each method."""
-    if not found:
+    if len(points) == 1:
         return f"One point only: {named(points[0], points)}. A comparison needs two."
+    if not found:  # of one method, and nothing is above the point that stands for π₀
+        method = points[0].method
+        best = f"{named(chosen[method].point, points)} was chosen by proxy reward; " if method in chosen else ""
+        return f"{len(points)} settings of {method}: {best}there is nothing else to hold it against."
     headline = [d for d in found if d.point.method in chosen] or list(found)
     return " ".join(_sentence(d, points, chosen, part) for d in headline)
 

@@ -45,17 +45,19 @@ def summary(content: Mapping[str, Any]) -> str:
 
 def _points_table(content: Mapping[str, Any]) -> Table:
     judges = content["judges"]
-    table = _table("proxy", "gold", *(["win %"] if judges else []), "KL, nats", "tokens/s", "seconds")
+    wordy = not judges and any(len(line) > 12 for p in content["points"] for line in p["strength"].split(", "))
+    columns = ("proxy", "gold", *(["win %"] if judges else []), "KL, nats", "tokens/s", "seconds")
+    table = _table(*columns, settings=22 if wordy else 18)
     for number, point in enumerate(content["points"]):
         kl = f"≤ {number_text(point['kl']['mean'])}" if point["kl_kind"] == "bound" else interval_text(point["kl"])
         kl = f"~ {kl}" if point["kl_kind"] == "untruncated" else kl
         cells = [interval_text(point["proxy"]), interval_text(point["gold"])]
-        if judges:  # the first judge's; times make room for it
+        speeds = [point[name] for name in ("tokens_per_second", "seconds")]
+        if judges:  # the first judge's
             found = judges[0]["points"][number]
             cells.append("–" if found is None or found["itself"] else interval_text(found["win_rate"]))
-            cells += [kl, *(number_text(point[name]["mean"]) for name in ("tokens_per_second", "seconds"))]
-        else:
-            cells += [kl, *(interval_text(point[name]) for name in ("tokens_per_second", "seconds"))]
+        short = bool(judges) or wordy  # the intervals of times make room
+        cells += [kl, *(number_text(speed["mean"]) if short else interval_text(speed) for speed in speeds)]
         table.add_row(*_head(content, number), *cells)
     return table
 
@@ -124,11 +126,11 @@ def _judge_table(content: Mapping[str, Any], judged: Mapping[str, Any]) -> Table
     return table
 
 
-def _table(*names: str) -> Table:
+def _table(*names: str, settings: int = 18) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("", no_wrap=True, max_width=2)
     table.add_column("method", no_wrap=True, max_width=12)
-    table.add_column("settings", max_width=18)
+    table.add_column("settings", min_width=settings if settings > 18 else None, max_width=settings)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     return table

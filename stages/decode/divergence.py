@@ -27,6 +27,8 @@ from stages.learn.responses import Exchange, by_length, predict
 
 CELLS = 4_000_000
 """Logits of one model held at once (16 MB): states are taken in portions."""
+TOKENS = 512
+"""Tokens that go through a model at once: more are no faster on a processor, and progress would stand still."""
 
 
 def step_kl(ours: Base, theirs: Base, temperature: float) -> Tensor:
@@ -89,7 +91,8 @@ class Divergence:
             [Exchange(list(prompt[row.prompt]), row.token_ids) for row in responses]
             for prompt in (prompts, base_prompts)
         ]
-        waiting, done = list(by_length(exchanges[0], self.rows))[::-1], 0
+        longest = max(len(prompt) + len(response) for prompt, response in exchanges[0])
+        waiting, done = list(by_length(exchanges[0], max(1, min(self.rows, TOKENS // longest))))[::-1], 0
         while waiting:
             batch = waiting.pop()
             try:

@@ -126,6 +126,27 @@ def test_a_single_point_gets_no_verdict(synthetic: ModuleType, tmp_path: Path) -
     assert "One point only: tilted." in verdict(points, {}, [], "test")
 
 
+def test_settings_of_one_method_are_held_against_its_weakest(synthetic: ModuleType, tmp_path: Path) -> None:
+    """`tilt run -m method=dpo policy.beta=0.05,0.5`: no other method, and still a sentence on what strength bought."""
+    rows = [
+        {
+            "method": "dpo",
+            "settings": {"beta": beta},
+            "kl": kl,
+            "proxy": {"validation": [reward] * 9, "test": [reward] * 9},
+        }
+        for beta, kl, reward in ((0.05, 8.0, 2.0), (0.5, 1.0, 1.5))
+    ]
+    points = make(synthetic, tmp_path, rows)
+    chosen, reference = choose(points, "validation"), reference_point(points, "bon", "test")
+    assert reference is points[1]
+    found = differences(points, chosen, reference, "test", **DRAWS)
+    assert "earns 0.50 more gold reward than dpo (β = 0.5)" in verdict(points, chosen, found, "test")
+    assert differences(points, chosen, points[0], "test", **DRAWS) == []
+    said = verdict(points, chosen, [], "test")
+    assert said.startswith("2 settings of dpo: dpo (β = 0.05) was chosen by proxy reward; there is nothing else")
+
+
 def test_points_are_named_by_what_differs(synthetic: ModuleType, tmp_path: Path) -> None:
     points = make(synthetic, tmp_path, [steered(1.0, 1.0, [1.0]), steered(0.5, 2.0, [1.0]), best_of(4, 0.6, [1.0])])
     assert [named(point, points) for point in points] == ["tilted (β = 1)", "tilted (β = 0.5)", "bon"]

@@ -182,3 +182,25 @@ def test_scores_without_gold_are_refused(synthetic: ModuleType, tmp_path: Path) 
     records.write(tmp_path / "a" / "scores.parquet", Score, [Score(**{**vars(score), "rewards": {"proxy": 1.0}})])
     with pytest.raises(BadInput, match=r"points\.0\.score: .* was not scored by a reward named 'gold'"):
         Compare(points=[entry]).run(tmp_path)
+
+
+def chunk(beams: int, successors: int, length: int) -> dict[str, Any]:
+    return {"token_by": "implicit", "beams": beams, "successors": successors, "chunk": length}
+
+
+def test_searches_without_a_kl_stand_in_the_order_of_their_settings_and_whole_in_the_summary(
+    synthetic: ModuleType, tmp_path: Path
+) -> None:
+    """At equal W·K their compute differs by chance alone, which is no order."""
+    settings = [chunk(4, 2, 5), chunk(1, 8, 10), chunk(1, 8, 2), chunk(2, 4, 5)]
+    given = [("base", {}, (0.0, 0.9, 0.0, "exact"))]
+    given += [("ivg", s, (2.0, 2.5, math.nan, "none")) for s in settings]
+    out = tmp_path / "out"
+    out.mkdir()
+    Compare(points=synthetic.write_study(tmp_path / "scores", given=given)).run(out)
+    found = [json.loads(row["settings"]) for row in rows_of(out)[1:]]
+    assert [(s["beams"], s["chunk"]) for s in found] == [(1, 2), (1, 10), (2, 5), (4, 5)]
+    text = (out / "summary.txt").read_text()
+    assert max(map(len, text.splitlines())) <= 118
+    assert text.count("successors = ") == 4 + text.split("chosen by")[1].count("successors = ")
+    assert "…" not in text
