@@ -21,6 +21,7 @@ from stages.decode.values import (
     open_values,
     open_vocab_values,
     require_candidates,
+    require_one_strength,
     require_outside,
     require_strength,
     require_transform,
@@ -81,7 +82,7 @@ class ScalarValue:
     caches, DESIGN §8.1, are errors and not offered.)"""
 
     def check(self, field: str = "guide") -> None:
-        require_strength(self.beta, field)
+        require_strength(self.beta, f"{field}.beta")
         if self.k < 1:
             raise BadInput(f"{field}.k", f"{self.k} is not a positive number of candidates")
         if self.force_eos_candidate and self.k < 2:
@@ -120,7 +121,7 @@ class VocabValue:
     """The model whose states the head reads; null: the policy's, or the folder `model/` beside the head."""
 
     def check(self, field: str = "guide") -> None:
-        require_strength(self.beta, field)
+        require_strength(require_one_strength(self.beta, f"{field}.beta"), f"{field}.beta")
         if self.k is not None and self.k < 1:
             raise BadInput(f"{field}.k", f"{self.k} is not a positive number of candidates; null takes all tokens")
         if self.outside not in ("mean", "drop"):

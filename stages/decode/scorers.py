@@ -23,6 +23,7 @@ from stages.decode.values import (
     VocabValues,
     open_values,
     open_vocab_values,
+    require_one_strength,
     require_strength,
     require_transform,
 )
@@ -138,18 +139,28 @@ class Explicit:
     transform: str = "identity"
 
     def check(self, field: str = "search.scorer") -> None:
-        require_strength(self.weights, field)
+        require_strength(self.weights, f"{field}.weights")
         require_transform(self.transform, field)
 
     def open(self, lanes: Lanes, field: str = "search.scorer") -> "ValueScore":
         folder = Path(self.folder)
         if is_vocab_head(folder):
-            weight = self.weights if isinstance(self.weights, int | float) else self.weights[0]
+            weight = require_one_strength(self.weights, f"{field}.weights")
             wide = open_vocab_values(
                 lanes, folder, self.model, weight, self.transform, None, "mean", field, eager=False
             )
             return ValueScore(wide, f"value of {folder}")
-        values = open_values(lanes, folder, self.model, self.reward, self.weights, self.transform, field, eager=False)
+        values = open_values(
+            lanes,
+            folder,
+            self.model,
+            self.reward,
+            self.weights,
+            self.transform,
+            field,
+            eager=False,
+            key="weights",
+        )
         return ValueScore(values, f"value of {folder}")
 
 

@@ -42,9 +42,17 @@ def require_outside(outside: str, field: str) -> None:
 
 
 def require_strength(beta: float | Sequence[float], field: str) -> None:
+    """`field` is the strength's own key."""
     for one in [beta] if isinstance(beta, int | float) else list(beta):
         if not math.isfinite(one):
-            raise BadInput(f"{field}.beta", f"{one} is not a finite number; 0 is the base policy")
+            raise BadInput(field, f"{one} is not a finite number; 0 is the base policy")
+
+
+def require_one_strength(beta: float | Sequence[float], field: str) -> float:
+    """The strength of a value that has one only."""
+    if not isinstance(beta, int | float):
+        raise BadInput(field, f"{len(beta)} strengths for the one value of a head over the vocabulary; give a number")
+    return beta
 
 
 def require_candidates(k: int, vocabulary: int, field: str) -> None:
@@ -74,9 +82,15 @@ def trunk_states(
 
 
 def reward_weights(
-    head: ValueHead, folder: Path, reward: str | Sequence[str] | None, beta: float | Sequence[float], field: str
+    head: ValueHead,
+    folder: Path,
+    reward: str | Sequence[str] | None,
+    beta: float | Sequence[float],
+    field: str,
+    key: str,
 ) -> Tensor:
-    """(M,) β of each of the head's rewards, 0 for those not named. Raises BadInput where they do not match."""
+    """(M,) β of each of the head's rewards, 0 for those not named. Raises BadInput where they do not match. `key`
+    is β's in the configuration."""
     names = ", ".join(head.rewards)
     wanted = list(head.rewards) if reward is None else [reward] if isinstance(reward, str) else list(reward)
     for name in wanted:
@@ -85,12 +99,12 @@ def reward_weights(
     single = isinstance(beta, int | float)
     if single and len(wanted) > 1:
         raise BadInput(
-            f"{field}.reward", f"the value model has several rewards ({names}); name one, or give beta as a list"
+            f"{field}.reward", f"the value model has several rewards ({names}); name one, or give {key} as a list"
         )
     strengths = [float(beta)] if isinstance(beta, int | float) else [float(one) for one in beta]
     if len(strengths) != len(wanted):
         raise BadInput(
-            f"{field}.beta",
+            f"{field}.{key}",
             f"{len(strengths)} strengths for {len(wanted)} values of {folder} ({', '.join(wanted)}); give one each",
         )
     weights = torch.zeros(len(head.rewards), dtype=torch.float64)
@@ -137,13 +151,14 @@ def open_values(
     field: str,
     *,
     eager: bool,
+    key: str = "beta",
 ) -> HeadValues:
     """A scalar head on its lane."""
     folder = Path(folder)
     if is_vocab_head(folder):
         raise BadInput(f"{field}.folder", f"{folder} scores the whole vocabulary; use VocabValue for it")
     head = ValueHead.load(folder, field=f"{field}.folder")
-    weights = reward_weights(head, folder, reward, beta, field)
+    weights = reward_weights(head, folder, reward, beta, field, key)
     lane, place = trunk_states(lanes, folder, model, head, field, eager=eager)
     require_as_trained(head, lane, transform, field)
     return HeadValues(str(folder), lane, place, head.to(lane.device), weights, transform)

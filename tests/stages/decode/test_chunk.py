@@ -463,7 +463,7 @@ def test_a_scorer_of_another_vocabulary_reads_the_text(
         ({"successors": -1}, "search.successors"),
         ({"chunk": 0}, "search.chunk"),
         ({"compat": "trl"}, "search.compat"),
-        ({"scorer": scorers.Explicit(Path("x"), weights=math.inf)}, "search.scorer.beta"),
+        ({"scorer": scorers.Explicit(Path("x"), weights=math.inf)}, "search.scorer.weights"),
         ({"scorer": scorers.Explicit(Path("x"), transform="exp")}, "search.scorer.transform"),
     ],
 )

@@ -274,22 +274,6 @@ def refusal(guide: Any, policy: Policy) -> BadInput:
     return error.value
 
 
-def test_another_vocabulary_is_refused_and_both_are_named(policy: Policy, strange_model: Path, make_head: Any) -> None:
-    error = refusal(Implicit(CausalLM(strange_model)), policy)
-    assert error.field == "guide.tuned.folder"
-    assert str(strange_model) in error.problem
-    assert str(policy.folder) in error.problem
-    assert f"({policy.vocabulary} tokens)" in error.problem
-    head = make_head(layer=1, size=16, trunk=fingerprint(strange_model))
-    assert refusal(ScalarValue(head, k=4, model=CausalLM(strange_model)), policy).field == "guide.model.folder"
-
-
-def test_a_value_model_without_a_head_is_refused(policy: Policy, small_model: Path) -> None:
-    error = refusal(ScalarValue(small_model, k=4), policy)
-    assert (error.field, "holds no value model" in error.problem) == ("guide.folder", True)
-    assert refusal(VocabValue(small_model), policy).field == "guide.folder"
-
-
 def test_kinds_of_heads_are_not_mixed_up(policy: Policy, head: Path, vocab_head: Path) -> None:
     assert "use VocabValue" in refusal(ScalarValue(vocab_head), policy).problem
     assert refusal(VocabValue(head), policy).field == "guide.folder"

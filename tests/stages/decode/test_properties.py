@@ -42,7 +42,7 @@ def few(examples: int) -> Callable[[Any], Any]:
         deadline=None,
         derandomize=True,
         database=None,
-        phases=[Phase.generate] if not EXAMPLES else list(Phase),  # shrinking would take minutes
+        phases=[Phase.generate],  # shrinking would take minutes; what a failing example is made of is small as it is
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

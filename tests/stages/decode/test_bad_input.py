@@ -1,0 +1,174 @@
+"""What decoding refuses: one line each, that names the key and the way out."""
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from stages.decode import scorers
+from stages.decode.engine import Engine
+from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
+from stages.decode.lanes import Lanes
+from stages.decode.policy import CausalLM, Policy
+from stages.decode.sampling import Sampling
+from stages.decode.search import ChunkSearch
+from stages.decode.steering import Terms
+from stages.errors import BadInput
+from stages.language_model import load_model
+from stages.learn.value_model import fingerprint
+from stages.learn.vocab_model import VocabHead
+from stages.records import Prompt
+
+Prompts = list[tuple[str, list[int]]]
+
+
+def line(act: Callable[[], Any]) -> str:
+    with pytest.raises(BadInput) as error:
+        act()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize(
+    ("key", "what"), [("beams", "beams"), ("successors", "successors of a beam"), ("chunk", "tokens")]
+)
+def test_beams_successors_and_chunk_are_positive(key: str, what: str, size: int) -> None:
+    assert line(ChunkSearch(**{key: size}).check) == f"search.{key}: {size} is not a positive number of {what}"
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_candidates_are_positive(k: int) -> None:
+    assert line(ScalarValue(Path("x"), k=k).check) == f"guide.k: {k} is not a positive number of candidates"
+    assert line(VocabValue(Path("x"), k=k).check).startswith(f"guide.k: {k} is not a positive number of candidates; ")
+
+
+@pytest.mark.parametrize("kind", ["scalar", "vocab"])
+def test_candidates_fit_the_vocabulary(policy: Policy, head: Path, vocab_head: Path, kind: str) -> None:
+    size = policy.vocabulary
+    guide: Any = (ScalarValue(head, k=size + 1), VocabValue(vocab_head, k=size + 1))[kind == "vocab"]
+    assert line(lambda: guide.open(policy, Sampling())) == (
+        f"guide.k: {size + 1} candidates, but the vocabulary has {size} tokens; choose k between 1 and {size}"
+    )
+
+
+def test_strengths_match_the_values(policy: Policy, make_head: Any, vocab_head: Path) -> None:
+    two = make_head(rewards=("proxy", "length"))
+    lanes = Lanes(policy)
+    assert line(lambda: ScalarValue(two, beta=[1.0, 2.0, 3.0]).open(policy, Sampling())) == (
+        f"guide.beta: 3 strengths for 2 values of {two} (proxy, length); give one each"
+    )
+    assert line(lambda: ScalarValue(two, beta=[1.0], reward=["proxy", "length"]).open(policy, Sampling())).startswith(
+        "guide.beta: 1 strengths for 2 values of "
+    )
+    assert line(lambda: scorers.Explicit(two, weights=[1.0, 2.0, 3.0]).open(lanes)).startswith(
+        "search.scorer.weights: 3 strengths for 2 values of "
+    )
+    wide: Any = VocabValue(vocab_head, beta=[1.0, 2.0])  # type: ignore[arg-type]
+    assert line(wide.check).startswith("guide.beta: 2 strengths for the one value of a head over the vocabulary")
+    assert line(lambda: scorers.Explicit(vocab_head, weights=[1.0, 2.0]).open(lanes)).startswith(
+        "search.scorer.weights: 2 strengths for the one value"
+    )
+    guides = [ScalarValue(two, beta=[1.0, 1.0])] * 2
+    assert line(lambda: Sum(guides, [1.0]).check()) == "guide.weights: 1 weights for 2 guides; give one each"
+
+
+@pytest.mark.parametrize("make", [ScalarValue, VocabValue, scorers.Explicit])
+def test_a_model_without_a_head_is_no_value(policy: Policy, small_model: Path, make: Any) -> None:
+    scorer = make is scorers.Explicit
+    found = line(lambda: make(small_model).open(*((Lanes(policy),) if scorer else (policy, Sampling()))))
+    assert found.startswith(f"{'search.scorer' if scorer else 'guide'}.folder: {small_model} holds no value ")
+    assert "; train one with" in found
+
+
+# vocabularies
+
+
+def test_models_of_other_vocabularies_are_both_named(policy: Policy, strange_model: Path, make_head: Any) -> None:
+    other = len(AutoTokenizer.from_pretrained(strange_model))
+    both = (
+        f"the vocabulary of {strange_model} ({other} tokens) is not that of the policy {policy.folder} "
+        f"({policy.vocabulary} tokens); token by token they cannot be combined"
+    )
+    tuned = Implicit(CausalLM(strange_model))
+    value = ScalarValue(make_head(layer=1, size=16, trunk=fingerprint(strange_model)), model=CausalLM(strange_model))
+    assert line(lambda: tuned.open(policy, Sampling())) == f"guide.tuned.folder: {both}"
+    assert line(lambda: value.open(policy, Sampling())) == f"guide.model.folder: {both}"
+    assert line(lambda: Sum([tuned]).open(policy, Sampling())) == f"guide.guides.0.tuned.folder: {both}"
+
+
+def test_a_head_of_another_vocabulary_is_refused(policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
+    VocabHead(size=32, vocabulary=7, reward="proxy", layer=2, trunk=fingerprint(tiny_model)).save(tmp_path)
+    assert line(lambda: VocabValue(tmp_path).open(policy, Sampling())) == (
+        f"guide.folder: the value model in {tmp_path} scores 7 tokens, but the model {policy.folder} has "
+        f"{policy.vocabulary}; train one for it"
+    )
+
+
+# room
+
+
+def test_a_prompt_needs_room_in_every_models_context(
+    policy: Policy, make_tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The policy holds 256 tokens, the tuned model 12."""
+    narrow = make_tiny_model(tmp_path / "narrow", seed=4, context=12)
+    text = "an honest story told with warmth and patience"
+    asked = [Prompt(id=name, part="test", text=one) for name, one in (("short", "the film"), ("long", text))]
+    encoded = [(one.id, list(policy.tokenizer(one.text)["input_ids"])) for one in asked]
+    sampling = Sampling(max_new_tokens=5)
+    terms = Implicit(CausalLM(narrow)).open(policy, sampling)
+    engine = Engine(policy, sampling, terms, seed=0, rows=4)
+    length = len(encoded[1][1])
+    assert length > 7
+    assert line(lambda: engine.run(encoded, 1, asked)) == (
+        f"prompts: prompt 'long' has {length} tokens and 5 are to be generated, but the model's context holds 12; "
+        "shorten the prompt or set a smaller max_new_tokens"
+    )
+    assert len(engine.run(encoded[:1], 1, asked[:1])) == 1
+
+
+# NaN: which model, which step
+
+
+def broken(source: Path, folder: Path, layer: int) -> Path:
+    """A copy of a model with one weight of a layer NaN."""
+    model = load_model(source, dtype="float32", device="cpu")
+    with torch.no_grad():
+        model.base_model.layers[layer].mlp.down_proj.weight[0, 0] = math.nan
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def failure(policy: Policy, prompts: Prompts, terms: Terms) -> str:
+    with pytest.raises(FloatingPointError) as error:
+        Engine(policy, Sampling(max_new_tokens=3), terms, seed=0, rows=8).run(prompts, 1)
+    return str(error.value)
+
+
+def test_weights_that_are_not_finite_are_found_in_each_model(
+    policy: Policy, prompts: Prompts, tiny_model: Path, tuned_model: Path, make_head: Any, tmp_path: Path
+) -> None:
+    where = f"at step 0 of prompt 'p0', sample 0 (policy {policy.folder})"
+    base = CausalLM(broken(tiny_model, tmp_path / "base", 2)).load("cpu")
+    assert failure(base, prompts, Terms()) == (
+        f"logits are not finite at step 0 of prompt 'p0', sample 0 (policy {tmp_path / 'base'})"
+    )
+    tuned = Implicit(CausalLM(broken(tuned_model, tmp_path / "tuned", 0))).open(policy, Sampling())
+    assert failure(policy, prompts, tuned) == (
+        f"logits of {tmp_path / 'tuned'} or {policy.folder} are not finite {where}"
+    )
+    for name, source, layer, lanes in (("apart", tuned_model, 0, 2), ("top", tiny_model, 1, 1)):
+        model = broken(source, tmp_path / name, layer)
+        head = make_head(trunk=fingerprint(model))
+        shutil.copytree(model, head / "model")
+        terms = ScalarValue(head, k=4).open(policy, Sampling())
+        assert terms.lanes is not None
+        assert len(terms.lanes.all) == lanes
+        assert failure(policy, prompts, terms) == f"values of {head} are not finite {where}"
