@@ -40,6 +40,9 @@ PATIENCE = 120.0
 class RankDied(RuntimeError):
     """A process of the group ended before its work was done."""
 
+    retryable = False
+    """Whether a signal ended it: another attempt, which goes on from the last checkpoint, may not meet that."""
+
 
 @dataclasses.dataclass
 class Group:
@@ -116,6 +119,11 @@ class Group:
                 return f"process {rank} of {self.size} ended by {how}" + (f": {lines[-1]}" if lines else "")
         return ""
 
+    def died(self, verdict: str) -> RankDied:
+        error = RankDied(verdict)
+        error.retryable = any((process.returncode or 0) < 0 for process in self.others)
+        return error
+
 
 class RankEnvironment(ClusterEnvironment):
     """Tells Lightning who is in the group; it starts no process of its own."""
@@ -188,12 +196,12 @@ def together(stage: Any) -> Iterator[Group]:
                 assert process.stdin is not None
                 process.stdin.close()  # they may leave
             if dead := group.verdict():
-                raise RankDied(dead)
+                raise group.died(dead)
         except BadInput:
             raise
         except Exception as error:
             if dead := group.verdict():
-                raise RankDied(dead) from error
+                raise group.died(dead) from error
             raise
         finally:
             runtime.group = None

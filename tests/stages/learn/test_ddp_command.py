@@ -95,10 +95,6 @@ def published(folder: Path, stage: str) -> list[Path]:
     return [path.parent / "payload" for path in manifests if json.loads(path.read_text())["stage"] == stage]
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same_weights(
     tmp_path: Path, labels: Path, tiny_model: Path
 ):
@@ -106,19 +102,16 @@ def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same
 
     def kill() -> None:
         if not killed and max(kept_steps(tmp_path), default=0) >= 2 * EVERY:
-            killed.append(parent(other_processes(tmp_path)[0]))  # the stage's own: rank 0, which writes
+            killed.append(other_processes(tmp_path)[0])
             os.kill(killed[0], signal.SIGKILL)
 
     code, output = run(tmp_path, labels, tiny_model, kill)
     assert (code, len(killed)) == (1, 1), output
-    assert "its process ended without a word (SIGKILL)" in output
+    assert "process 1 of 2 ended by SIGKILL" in output
     assert "Traceback" not in output
     assert published(tmp_path, "value") == []
     (died,) = kept_steps(tmp_path)
-    until = time.monotonic() + 10
-    while other_processes(tmp_path) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert other_processes(tmp_path) == []  # the other one ends with the first
+    assert other_processes(tmp_path) == []
 
     seen: set[int] = set()
     code, output = run(tmp_path, labels, tiny_model, lambda: seen.update(kept_steps(tmp_path)))
