@@ -3,6 +3,8 @@
 Row r's tokens lie at slots [starts[r], length); what is left of them is padding. Positions are counted from the row's
 own start and are baked into the keys, so moving a row to other slots changes nothing. A step writes F tokens a row at
 slots [length, length + F), all at the same position: each sees its row's prefix and itself. `keep` then leaves one.
+Layers above the split are given that one alone, afterwards (`newest`). Layers beside the trunk's own, a branch's, share
+rows and slots.
 """
 
 from collections.abc import Iterator, Sequence

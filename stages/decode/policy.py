@@ -226,13 +226,13 @@ class Policy:
         norm's with the last layer, the input embedding's never), 4·heads·head size a layer for each of the `attended`
         (token, attended position) pairs, 2·(head matrix) for each position that got logits."""
         end = self.layers if end is None else end
-        parameters = sum(self.layer_parameters[first:end])
+        weights = sum(self.layer_parameters[first:end])
         if end == self.layers:
-            parameters += self.trunk_parameters - sum(self.layer_parameters)
+            weights += self.trunk_parameters - sum(self.layer_parameters)
         layers = end - first
         for branch, top in branch_ends(reads).items():
-            parameters += sum(self.layer_parameters[branch.first : top])
+            weights += sum(self.layer_parameters[branch.first : top])
             layers += top - branch.first
         return float(
-            2 * parameters * tokens + self.attention_per_layer * layers * attended + 2 * self.head_parameters * logits
+            2 * weights * tokens + self.attention_per_layer * layers * attended + 2 * self.head_parameters * logits
         )

@@ -101,11 +101,12 @@ def inverse_cdf(weights: Tensor, blocks: Tensor, u: Tensor) -> Tensor:
     target = torch.minimum(u * total, below)[:, None]  # (R, 1)
     block = torch.searchsorted(running, target, right=True).clamp_(max=blocks.shape[1] - 1)  # (R, 1)
     before = (running - blocks).gather(1, block)
-    index = (block * BLOCK + torch.arange(BLOCK, device=u.device)).clamp_(max=weights.shape[1] - 1)  # (R, BLOCK)
-    inside = weights.gather(1, index)  # (R, BLOCK)
+    size = min(BLOCK, weights.shape[1])
+    index = (block * BLOCK + torch.arange(size, device=u.device)).clamp_(max=weights.shape[1] - 1)  # (R, size)
+    inside = weights.gather(1, index)  # (R, size)
     passed = (before + inside.double().cumsum(dim=1) <= target).sum(dim=1, keepdim=True)  # (R, 1)
     # Where rounding lets the block end below the target, its last token with weight is meant.
-    last = ((inside > 0) * torch.arange(1, BLOCK + 1, device=u.device)).argmax(dim=1, keepdim=True)
+    last = ((inside > 0) * torch.arange(1, size + 1, device=u.device)).argmax(dim=1, keepdim=True)
     return index.gather(1, torch.minimum(passed, last))[:, 0]
 
 

@@ -1,5 +1,6 @@
 """The cache against fresh forwards: left padding, candidates, keep, select, refill and moves; several attentions."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,28 @@ def test_batched_equals_one_at_a_time_past_every_window(
     assert (
         [row.token_ids for row in runs[0]] == [row.token_ids for row in runs[1]] == [row.token_ids for row in runs[2]]
     )
+
+
+@torch.inference_mode()
+def test_bfloat16_is_near_a_fresh_forward(any_policy: Policy) -> None:
+    """Eight bits of mantissa: 4 % of the largest number after three layers; layers above state 2 run afterwards."""
+    policy = any_policy
+    policy = Policy(policy.folder, copy.deepcopy(policy.model).bfloat16(), policy.tokenizer, "policy.folder")
+    prefix, ids = [5, 6, 7, 8, 9, 10], torch.tensor([[11, 12, 13]])
+    lane = Lane(policy)
+    lane.wants_logits = True
+    lane.place(2)
+    lane.prompts = [prefix]
+    lane.begin(1, 4, 3)
+    lane.enter([(lane.prefill([0])[0], 1)], len(prefix))
+    out = lane.forward(ids)
+    lane.cache.keep(torch.tensor([1]))
+    lane.take(out.at(torch.tensor([0]), torch.tensor([1])))
+    assert lane.logits is not None
+    assert lane.logits.dtype == torch.bfloat16
+    logits, hidden = fresh(policy, [*prefix, 12], 2)
+    for found, expected in ((lane.logits[0], logits), (lane.read[0][0], hidden)):
+        assert (found - expected).abs().max() <= 0.04 * expected.abs().max()
 
 
 @torch.inference_mode()
