@@ -12,7 +12,7 @@ import numpy as np
 
 from stages.training_cost import total
 from sweeps.choice import Choice, Difference, named, verdict
-from sweeps.curves import curves, tag
+from sweeps.curves import curves, tags
 from sweeps.judged import Judged, judge_agreements, said_of
 from sweeps.points import Figures, Point, shown_settings
 
@@ -103,7 +103,7 @@ def _points(study: Study) -> list[dict[str, Any]]:
             "name": named(point, study.points),
             "settings": dict(point.settings),
             "strength": shown_settings(point, study.points),
-            "tag": tag(point, study.points),
+            "tag": beside,
             "chosen": id(point) in picked,
             "alone": point.method not in study.chosen,
             "kl_kind": point.kl_kind,
@@ -111,7 +111,7 @@ def _points(study: Study) -> list[dict[str, Any]]:
             "models": [asdict(cost) for cost in point.trained or ()],
             **asdict(figure),
         }
-        for point, figure in zip(study.points, study.measured, strict=True)
+        for point, figure, beside in zip(study.points, study.measured, tags(study.points), strict=True)
     ]
 
 

@@ -32,17 +32,20 @@ def curves(points: Sequence[Point]) -> list[Curve]:
     return found
 
 
-def tag(point: Point, points: Sequence[Point]) -> str:
-    """What stands beside a point: what it differs in from its neighbours on the line, else from others of its method.
+def tags(points: Sequence[Point]) -> list[str]:
+    """What stands beside each point: what it differs in from its neighbours on the line, else from its method's others.
 
     Words need no name: `implicit · explicit`.
     """
-    row = next(row for row, other in enumerate(points) if other is point)
-    line = next(curve.points for curve in curves(points) if row in curve.points)
-    keys = told_apart_by(point, [points[r] for r in line] if len(line) > 1 else points)
-    texts = [s if isinstance(s := point.settings[key], str) else setting_text(point, key) for key in keys]
-    alone = sum(other.method == point.method for other in points) == 1
-    return point.method if alone or not texts else " · ".join(texts)
+    found = [""] * len(points)
+    for curve in curves(points):
+        line = [points[row] for row in curve.points]
+        others = line if len(line) > 1 else [point for point in points if point.method == line[0].method]
+        apart = told_apart_by(line[0], others) if len(others) > 1 else []  # the same of all on the line
+        for row, point in zip(curve.points, line, strict=True):
+            texts = [s if isinstance(s := point.settings[key], str) else setting_text(point, key) for key in apart]
+            found[row] = " · ".join(texts) or point.method
+    return found
 
 
 def _lines(points: Sequence[Point], rows: Sequence[int]) -> list[list[int]]:

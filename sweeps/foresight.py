@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import BadInput
+from sweeps.judge_section import Pieces
 
 RANKED = {"value": "value", "prefix_reward": "reward of the prefix", "difference": "difference"}
 
@@ -37,13 +38,13 @@ def _figures(found: Mapping[str, Any], name: str) -> list[float]:
     return [float(found["correlation"][name]), *(float(bound) for bound in found["interval"][name])]
 
 
-def foresight_section(content: Mapping[str, Any]) -> str:
+def foresight_section(content: Mapping[str, Any], pieces: Pieces) -> str:
     """A figure and a sentence; empty where nobody measured it."""
     places: Sequence[Mapping[str, Any]] = content["foresight"]
     if not places:
         return ""
     cells = "".join(
-        f"<tr><th scope=row>{escape(entry['place'])}</th>{''.join(_cell(entry[name]) for name in RANKED)}</tr>"
+        f"<tr><th scope=row>{escape(entry['place'])}</th>{''.join(pieces.cell(entry[name]) for name in RANKED)}</tr>"
         for entry in places
     )
     heads = "".join(f"<th>{escape(title)}" for title in RANKED.values())
@@ -72,10 +73,3 @@ def foresight_text(places: Sequence[Mapping[str, Any]]) -> str:
 
 def _listed(places: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(places[:-1]), places[-1]]))
-
-
-def _cell(figure: Mapping[str, Any]) -> str:
-    if figure["mean"] is None:
-        return '<td class="none">–</td>'
-    bounds = "" if figure["low"] is None else f"<small>[{figure['low']:.2f}, {figure['high']:.2f}]</small>"
-    return f"<td>{figure['mean']:.2f}{bounds}</td>".replace("-", "−")

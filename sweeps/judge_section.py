@@ -10,7 +10,7 @@ NONE = '<td class="none">–</td>'
 
 
 class Pieces(NamedTuple):
-    """How the report writes what this section shares with it."""
+    """How the report writes what its sections share with it."""
 
     row_head: Callable[[Mapping[str, Any], int], str]
     cell: Callable[..., str]

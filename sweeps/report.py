@@ -35,7 +35,7 @@ def render(content: Mapping[str, Any]) -> str:
         "notes": _notes(content),
         "judges": judge_section(content, pieces),
         "compute": compute_section(content, pieces),
-        "foresight": foresight_section(content),
+        "foresight": foresight_section(content, pieces),
         "generations": _generations(content),
         "graph": draw(content["lineage"]),
         "timings": _timings(content["lineage"]),

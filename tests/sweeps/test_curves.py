@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sweeps.curves import curves, tag
+from sweeps.curves import curves, tags
 from sweeps.points import Point
 
 
@@ -22,7 +22,7 @@ def test_a_method_s_strength_makes_its_line_in_the_order_of_the_strength() -> No
     points = [point("base"), point("dpo", beta=0.5), point("dpo", beta=0.05), point("vas", beta=2.0, k=10)]
     points += [point("dpo", beta=0.1), point("vas", beta=1.0, k=10)]
     assert lines(points) == [("base", [0]), ("dpo", [2, 4, 1]), ("vas", [5, 3])]
-    assert [tag(p, points) for p in points] == ["base", "β = 0.5", "β = 0.05", "β = 2", "β = 0.1", "β = 1"]
+    assert tags(points) == ["base", "β = 0.5", "β = 0.05", "β = 2", "β = 0.1", "β = 1"]
 
 
 def test_a_line_never_joins_points_that_differ_in_two_things() -> None:
@@ -33,8 +33,8 @@ def test_a_line_never_joins_points_that_differ_in_two_things() -> None:
         ("ivg (beams = 1, successors = 16)", [4, 1]),
         ("ivg", [3]),
     ]
-    assert tag(points[0], points) == "chunk = 2"
-    assert tag(points[3], points) == "beams = 8 · successors = 2 · chunk = 5"
+    assert tags(points)[0] == "chunk = 2"
+    assert tags(points)[3] == "beams = 8 · successors = 2 · chunk = 5"
 
 
 def test_words_order_nothing() -> None:
@@ -44,7 +44,7 @@ def test_words_order_nothing() -> None:
         for c in ("implicit", "none")
     ]  # fmt: skip
     assert lines(points) == [("ivg", [row]) for row in range(4)]
-    assert [tag(p, points) for p in points][:2] == ["implicit · implicit", "implicit · none"]
+    assert tags(points)[:2] == ["implicit · implicit", "implicit · none"]
 
 
 def test_a_number_that_is_sometimes_none_is_no_axis() -> None:
