@@ -4,8 +4,10 @@ A value trained with `lora_rank` and `top_layers` (`stages/learn/value.py`) has 
 weights themselves, whoever made them.
 """
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor
 
 from stages.decode.policy import Policy
 from stages.decode.sections import Branch, Sections, Tap
@@ -25,7 +27,7 @@ def branch_of(policy: Policy, other: Policy, field: str) -> Branch | None:
     if not (_alike(policy, other) and _encode_alike(policy, other)):
         return None
     mine, theirs = policy.sections.layers, other.sections.layers
-    differing = [index for index in range(policy.layers) if not same_weights(mine[index], theirs[index])]
+    differing = [i for i in range(policy.layers) if not _equal(mine[i].state_dict(), theirs[i].state_dict())]
     first = min(differing, default=policy.layers)
     if first == 0 or not _same_beside(policy, other):
         return None
@@ -40,9 +42,8 @@ def read_of(branch: Branch, layer: int) -> int | Tap:
     return layer if layer <= branch.first else Tap(branch, layer)
 
 
-def same_weights(one: nn.Module, other: nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _alike(policy: Policy, other: Policy) -> bool:
@@ -68,7 +69,7 @@ def _same_beside(policy: Policy, other: Policy) -> bool:
     """Embeddings, final norm: everything but the layers."""
     path = policy.sections.path + "."
     a, b = ({k: v for k, v in one.trunk.state_dict().items() if not k.startswith(path)} for one in (policy, other))
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return _equal(a, b)
 
 
 def _agrees(policy: Policy, other: Policy, branch: Branch) -> bool:

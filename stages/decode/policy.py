@@ -6,6 +6,7 @@ The policy that decodes is one; so is every model that steps beside it (`lanes.p
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,7 +122,8 @@ class Policy:
         self.head_parameters = parameters(self.head)
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.attention_per_layer = 4 * self.config.num_attention_heads * size
-        self.layer_parameters = [parameters(layer) for layer in self.sections.layers]
+        self.parameters_below = [0, *accumulate(parameters(layer) for layer in self.sections.layers)]
+        """In the layers below each; last, in all of them."""
 
     def _refuse_unusual(self, field: str) -> None:
         kinds = set(getattr(self.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
@@ -226,12 +228,13 @@ class Policy:
         norm's with the last layer, the input embedding's never), 4·heads·head size a layer for each of the `attended`
         (token, attended position) pairs, 2·(head matrix) for each position that got logits."""
         end = self.layers if end is None else end
-        weights = sum(self.layer_parameters[first:end])
+        below = self.parameters_below
+        weights = below[end] - below[first]
         if end == self.layers:
-            weights += self.trunk_parameters - sum(self.layer_parameters)
+            weights += self.trunk_parameters - below[-1]
         layers = end - first
         for branch, top in branch_ends(reads).items():
-            weights += sum(self.layer_parameters[branch.first : top])
+            weights += below[top] - below[branch.first]
             layers += top - branch.first
         return float(
             2 * weights * tokens + self.attention_per_layer * layers * attended + 2 * self.head_parameters * logits

@@ -226,8 +226,9 @@ def search_engine(policy: Policy, other: CausalLM, head: Path, rows: int, limit:
 def ivg_engine(policy: Policy, tuned: CausalLM, head: Path, rows: int, limit: int) -> ChunkEngine:
     """IVG as conf/method/ivg.yaml has it: a tuned model steps beside the policy, the value reads the policy's trunk."""
     sampling = Sampling(temperature=0.7, max_new_tokens=limit)
-    terms = Implicit(tuned).open(policy, sampling)
-    score = scorers.Explicit(head).open(terms.lanes)
+    lanes = Lanes(policy)
+    terms = Implicit(tuned).open(policy, sampling, lanes=lanes)
+    score = scorers.Explicit(head).open(lanes)
     return ChunkEngine(policy, sampling, terms, score, beams=4, successors=4, chunk=5, seed=0, rows=rows)
 
 

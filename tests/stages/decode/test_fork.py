@@ -1,7 +1,6 @@
 """A value's adapted top on the policy's trunk: what is below the fork runs once, and every state is that of the whole
 adapted model."""
 
-import copy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from stages.decode import lanes as lanes_module
 from stages.decode import scorers
@@ -22,8 +20,6 @@ from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
 from stages.decode.search import ChunkSearch
 from stages.decode.sections import Tap
-from stages.language_model import load_model
-from stages.learn.adapt import adapted
 from stages.learn.value import TrainValue
 from stages.learn.value_model import fingerprint
 from stages.learn.vocab_model import VocabHead
@@ -31,19 +27,6 @@ from stages.records import Labelled, Prompt, write
 
 TOLERANCE = 1e-5
 Prompts = list[tuple[str, list[int]]]
-
-
-def tuned_above(model: Any, fork: int, layer: int) -> Any:
-    """A copy of a causal LM with merged LoRA on layers fork … layer − 1, as the value stage makes it."""
-    model = copy.deepcopy(model)
-    adapters = adapted(model.base_model, rank=4, alpha=16, top_layers=layer - fork, layers=layer)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in adapters.named_parameters():
-            if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    adapters.merge_and_unload()
-    return model.eval().requires_grad_(False)
 
 
 def fresh(policy: Policy, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -58,7 +41,9 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize(("fork", "layer"), [(1, 2), (1, 3), (2, 3)])
 @torch.inference_mode()
-def test_states_and_logits_are_those_of_two_fresh_forwards(any_policy: Policy, fork: int, layer: int) -> None:
+def test_states_and_logits_are_those_of_two_fresh_forwards(
+    any_policy: Policy, tuned_above: Callable[..., Any], fork: int, layer: int
+) -> None:
     """Prompts of 7 and 2 tokens, steps of 5 and 3 candidates and of one token, past every window; rows leave and move.
     Layer 3 is the last: its state has gone through the final norm."""
     policy = any_policy
@@ -105,15 +90,6 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(any_policy: Policy, f
 
 
 # the engine
-
-
-@pytest.fixture(scope="module")
-def tuned_top(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy with layer 1 of 3 tuned; layers 0 and 2 are its own."""
-    folder = tmp_path_factory.mktemp("tuned_top")
-    tuned_above(load_model(tiny_model, dtype="float32", device="cpu"), 1, 2).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -328,74 +304,3 @@ def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
     assert tokens(shared) != tokens(decode())
     apart()
     assert_same(shared, decode(guide))
-
-
-def copied(source: Path, to: Path, change: Callable[[Any], Any]) -> Path:
-    """The model of a folder with some weights changed."""
-    model = load_model(source, dtype="float32", device="cpu")
-    with torch.no_grad():
-        change(model.base_model)
-    model.save_pretrained(to)
-    AutoTokenizer.from_pretrained(source).save_pretrained(to)
-    return to
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda trunk: trunk.layers[0].mlp.up_proj.weight.mul_(1.5),
-        lambda trunk: trunk.embed_tokens.weight[7].mul_(1.5),
-        lambda trunk: trunk.norm.weight.mul_(1.5),
-    ],
-    ids=["the first layer", "the embeddings", "the final norm"],
-)
-def test_a_model_that_differs_below_or_beside_its_upper_layers_steps_beside_the_policy(
-    policy: Policy, tiny_model: Path, make_head: Any, tmp_path: Path, change: Callable[[Any], Any]
-) -> None:
-    other = copied(tiny_model, tmp_path / "other", change)
-    lanes = ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other)).open(policy, Sampling()).lanes
-    assert [lane.policy.folder for lane in lanes.all] == [policy.folder, other]
-
-
-def test_another_way_to_encode_prompts_is_another_lane(
-    policy: Policy, tuned_top: Path, make_head: Any, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(tuned_top, other)
-    guide = ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other))
-    assert len(guide.open(policy, Sampling()).lanes.all) == 1
-    (other / "chat_template.jinja").write_text("{{ messages[0].content }} is superb")
-    assert len(guide.open(policy, Sampling()).lanes.all) == 2
-
-
-def test_other_numbers_are_another_lane(policy: Policy, tuned_top: Path, make_head: Any) -> None:
-    head = make_head(trunk=fingerprint(tuned_top))
-    guide = ScalarValue(head, k=4, model=CausalLM(tuned_top, dtype="bfloat16"))
-    assert len(guide.open(policy, Sampling()).lanes.all) == 2
-
-
-def test_a_copy_of_the_policy_is_the_policy(
-    policy: Policy, decode: Any, tiny_model: Path, head: Path, tmp_path: Path
-) -> None:
-    """No layer differs: the value reads the policy's own state."""
-    twin = tmp_path / "twin"
-    shutil.copytree(tiny_model, twin)
-    guide = ScalarValue(head, k=4, beta=2.0, model=CausalLM(twin))
-    assert guide.open(policy, Sampling()).lanes.base.reads == [2]
-    assert tokens(decode(guide)) == tokens(decode(ScalarValue(head, k=4, beta=2.0)))
-
-
-def test_a_branch_that_a_trial_forward_does_not_confirm_is_not_used(
-    policy: Policy, tuned_top: Path, make_head: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An architecture whose layers hand something else on, beside their states, would give other states."""
-    from stages.decode.sections import Sections
-
-    run = Sections.run
-
-    def shifted(self: Sections, first: int, *args: Any, **kwargs: Any) -> dict[int, Tensor]:
-        return {index: state + (0.5 if first else 0) for index, state in run(self, first, *args, **kwargs).items()}
-
-    monkeypatch.setattr(Sections, "run", shifted)
-    guide = ScalarValue(make_head(trunk=fingerprint(tuned_top)), k=4, model=CausalLM(tuned_top))
-    assert len(guide.open(policy, Sampling()).lanes.all) == 2
