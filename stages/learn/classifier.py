@@ -102,8 +102,7 @@ class Classifier:
 
     def run(self, out: Path) -> None:
         """Raises BadInput on an incomplete encoder folder, an empty part, or labels that are all the same."""
-        self.trainer.check()
-        machines_of(self.runtime)
+        machines_of(self.runtime, self.trainer)
         with together(self) as group:
             train, heldout = read_parts(self.examples, self.part, self.heldout)
             encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")

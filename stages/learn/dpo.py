@@ -172,8 +172,7 @@ class Dpo:
             raise BadInput("pairs", f"{self.pairs} is not a positive number of pairs")
         if self.margin < 0:
             raise BadInput("margin", f"{self.margin} is negative; 0 takes every pair of unequal rewards")
-        self.trainer.check()
-        machines_of(self.runtime)
+        machines_of(self.runtime, self.trainer)
 
     def _pairs(self, tokenizer) -> tuple[list[Pair], list[Pair], float, list[str]]:
         """Training and held-out pairs, the reward's deviation, and what the model card says of the data."""

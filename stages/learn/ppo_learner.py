@@ -32,7 +32,8 @@ class Learner:
     """One process's part of the training."""
 
     def __init__(self, stage: PpoSettings) -> None:
-        self.stage, self.machines, self.group = stage, machines_of(stage.runtime), group_of(stage.runtime)
+        self.stage, self.group = stage, group_of(stage.runtime)
+        self.machines = machines_of(stage.runtime, stage.trainer)
         self.policy: Policy = CausalLM(Path(stage.policy), stage.dtype).load(stage.runtime.device)
         self.prompts: list[Prompt] = read_parts(Path(stage.prompts), [stage.part], "part")
         self.encoded = encode(self.prompts, self.policy, stage.sampling.max_new_tokens)

@@ -65,7 +65,6 @@ class PpoSettings:
     def check(self) -> None:
         """Raises BadInput naming the first value that cannot be used."""
         self.sampling.check()
-        self.trainer.check()
         if self.sampling.greedy or self.sampling.top_p < 1 or self.sampling.top_k or self.sampling.min_p:
             raise BadInput("sampling", "PPO draws with temperature alone; set top_p=1, top_k=0, min_p=0, greedy=false")
         positive = ("iterations", "batch_size", "minibatch", "epochs", "clip", "value_clip", "value_width")
@@ -77,4 +76,4 @@ class PpoSettings:
                 raise BadInput(name, f"{getattr(self, name)} is not a number of 0 or more")
         if not 0 <= self.lam <= 1:
             raise BadInput("lam", f"{self.lam} is not between 0 and 1")
-        machines_of(self.runtime)
+        machines_of(self.runtime, self.trainer)

@@ -107,8 +107,8 @@ class Group:
         traces = [path.read_text(errors="replace") for path in self.errors]
         return " | ".join(trace[trace.rfind("Current thread") :].strip().replace("\n", ";") for trace in traces)
 
-    def verdict(self) -> str:
-        """Which process died and its last line; empty where none did."""
+    def dead(self) -> RankDied | None:
+        """Which process died and its last line; None where none did."""
         for rank, (process, errors) in enumerate(zip(self.others, self.errors, strict=True), 1):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5)
@@ -116,13 +116,11 @@ class Group:
                 code = process.returncode
                 how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
                 lines = errors.read_text(errors="replace").strip().splitlines()
-                return f"process {rank} of {self.size} ended by {how}" + (f": {lines[-1]}" if lines else "")
-        return ""
-
-    def died(self, verdict: str) -> RankDied:
-        error = RankDied(verdict)
-        error.retryable = any((process.returncode or 0) < 0 for process in self.others)
-        return error
+                last = f": {lines[-1]}" if lines else ""
+                died = RankDied(f"process {rank} of {self.size} ended by {how}{last}")
+                died.retryable = any((process.returncode or 0) < 0 for process in self.others)
+                return died
+        return None
 
 
 class RankEnvironment(ClusterEnvironment):
@@ -195,13 +193,13 @@ def together(stage: Any) -> Iterator[Group]:
             for process in group.others:
                 assert process.stdin is not None
                 process.stdin.close()  # they may leave
-            if dead := group.verdict():
-                raise group.died(dead)
+            if dead := group.dead():
+                raise dead
         except BadInput:
             raise
         except Exception as error:
-            if dead := group.verdict():
-                raise group.died(dead) from error
+            if dead := group.dead():
+                raise dead from error
             raise
         finally:
             runtime.group = None

@@ -80,8 +80,7 @@ class FineTune:
 
     def run(self, out: Path) -> None:
         """Raises BadInput where a part has no prompt with a reference, or the model folder is incomplete."""
-        self.trainer.check()
-        machines_of(self.runtime)
+        machines_of(self.runtime, self.trainer)
         with together(self) as group:
             train, heldout = self._read()
             tokenizer = load_tokenizer(Path(self.model))

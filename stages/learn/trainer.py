@@ -110,8 +110,12 @@ class TrainingRuntime(Runtime):
             raise BadInput("runtime.strategy", f"{self.strategy!r} is not one of auto, ddp")
 
 
-def machines_of(runtime: Runtime) -> TrainingRuntime:
-    """Where a training runs, a plain runtime's device being one process. Raises BadInput as `TrainingRuntime.check`."""
+def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
+    """Where a training runs, a plain runtime's device being one process.
+
+    Raises BadInput for settings or devices that cannot be used: a stage asks before it loads anything.
+    """
+    trainer.check()
     machines = runtime if isinstance(runtime, TrainingRuntime) else TrainingRuntime(device=runtime.device)
     machines.check()
     return machines
@@ -214,8 +218,7 @@ def fit(
     Raises BadInput for settings or devices that cannot be used and for a checkpoint of another architecture.
     """
     trainer = trainer or Trainer()
-    trainer.check()
-    machines = machines_of(runtime)
+    machines = machines_of(runtime, trainer)
     steps = steps[: trainer.max_steps] if trainer.max_steps else steps
     module.settings, module.steps = trainer, len(steps)
     group = group_of(runtime)

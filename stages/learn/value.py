@@ -156,8 +156,7 @@ class TrainValue:
             raise BadInput("lora_rank", f"{self.lora_rank} is negative; 0 freezes the trunk")
         if self.target == "bellman" and (self.lora_rank or self.model is not None):
             raise BadInput("target", "the Bellman target needs π₀'s own frozen trunk; leave out model and lora_rank")
-        self.trainer.check()
-        machines_of(self.runtime)
+        machines_of(self.runtime, self.trainer)
 
     def _trunk(self) -> Trunk:
         """The model that the head reads. Raises BadInput where its tokens are not π₀'s."""

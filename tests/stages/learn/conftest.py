@@ -1,6 +1,6 @@
 """Payload folders of text written for these tests, and a random BERT encoder."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from stages.runtime import Runtime
 SUBJECTS = ["the film", "the plot", "the cast", "the story", "the camera", "the ending", "this sequel", "the music"]
 GOOD = ["is superb", "is a wonder", "is warm and true", "moves with grace", "is beautifully played"]
 BAD = ["is dull", "is thin and old", "is tired and loud", "never finds its feet", "is empty noise"]
+EOS = 2
+"""Of the tiny vocabulary."""
 
 
 def sentences() -> list[tuple[str, float]]:
@@ -66,6 +68,39 @@ def write_labels(folder: Path, prompts: list[Prompt], rollouts: list[Labelled]) 
     records.write(folder / "prompts.parquet", Prompt, prompts)
     records.write(folder / "labels.parquet", Labelled, rollouts)
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy() -> Callable[..., Path]:
+    """`toy(folder, reward, finished, prompts=16)`: 6 random responses of 2 to 6 tokens to each prompt.
+
+    One folder serves as payload of `prompts` and `labels`. `reward(i, share)` is of rollout i, by default its share
+    of token 270; the other token is 280.
+    """
+
+    def make(
+        folder: Path, reward: Callable[[int, float], float] = lambda i, r: r, finished: bool = True, prompts: int = 16
+    ) -> Path:
+        generator = np.random.default_rng(0)
+        asked = [Prompt(id=f"p{i:02}", part="train", text="the film " * (1 + i % 3)) for i in range(prompts)]
+        rollouts = []
+        for i in range(6 * prompts):
+            ids = [int(token) for token in generator.choice([270, 280], size=generator.integers(1, 6))]
+            rollouts.append(
+                Labelled(
+                    prompt_id=asked[i % prompts].id,
+                    sample=i // prompts,
+                    token_ids=[*ids, EOS] if finished else ids,
+                    text=str(ids),
+                    logprob=-1.0,
+                    finished=finished,
+                    part="train",
+                    rewards={"proxy": reward(i, ids.count(270) / len(ids))},
+                )
+            )
+        return write_labels(folder, asked, rollouts)
+
+    return make
 
 
 @pytest.fixture(scope="session")

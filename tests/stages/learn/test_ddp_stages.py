@@ -5,22 +5,20 @@ Starting a process costs more than all these trainings, so one pair of processes
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages import records
 from stages.decode.sampling import Sampling
 from stages.learn.classifier import Classifier
 from stages.learn.dpo import Dpo
 from stages.learn.ppo import Ppo
 from stages.learn.trainer import Trainer, TrainingRuntime
 from stages.learn.value import TrainValue
-from stages.records import Labelled, Prompt
 
 SEVERAL = """
 import contextlib
@@ -60,32 +58,6 @@ class Letters:
 """
 """A stage made of others, and a reward, in a module that the other process can import as it would a user's."""
 
-EOS, GOOD, BAD = 2, 270, 280
-
-
-def rollouts(folder: Path) -> Path:
-    """12 prompts with 6 random responses of 2 to 6 tokens each; the reward is the share of GOOD tokens."""
-    generator = np.random.default_rng(0)
-    prompts = [Prompt(id=f"p{i:02}", part="train", text="the film " * (1 + i % 3)) for i in range(12)]
-    drawn = []
-    for i in range(72):
-        ids = [int(token) for token in generator.choice([GOOD, BAD], size=generator.integers(1, 6))]
-        drawn.append(
-            Labelled(
-                prompt_id=prompts[i % 12].id,
-                sample=i // 12,
-                token_ids=[*ids, EOS],
-                text=str(ids),
-                logprob=-1.0,
-                finished=True,
-                part="train",
-                rewards={"proxy": ids.count(GOOD) / len(ids)},
-            )
-        )
-    records.write(folder / "prompts.parquet", Prompt, prompts)
-    records.write(folder / "labels.parquet", Labelled, drawn)
-    return folder
-
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     """All that a stage wrote, by file and name."""
@@ -98,7 +70,12 @@ CASES = ["dpo", "value", "value_vocab", "value_lora", "value_lora_vocab", "value
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, make_tiny_model: Any, tiny_encoder: Path, examples: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_model: Path,
+    make_tiny_model: Any,
+    tiny_encoder: Path,
+    examples: Path,
+    toy: Callable[..., Path],
 ) -> Path:
     """A folder `one` and a folder `two`, by the number of processes, with a folder for each case."""
     folder = tmp_path_factory.mktemp("ddp")
@@ -106,7 +83,7 @@ def trained(
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         module = importlib.import_module("several_stages")
-        labels = rollouts(folder)
+        labels = toy(folder, prompts=12)
         small = make_tiny_model(folder / "small", seed=3, layers=2, hidden=16)
         common = {"prompts": labels, "policy": tiny_model, "dtype": "float32"}
         learnt = common | {"labels": labels, "batch_size": 7, "learning_rate": 1e-2, "epochs": 1.0}

@@ -8,46 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages import records
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.dpo import Dpo, Pair, pair_logprobs, pair_losses, reference_logprobs
 from stages.learn.pairs import ranked_pairs
-from stages.records import Labelled, Prompt
+from stages.records import Prompt
 from stages.runtime import Runtime
 
 EOS = 2
 GOOD, BAD = 270, 280
-"""Two tokens of the tiny vocabulary; the toy reward is the share of GOOD ones."""
-
-
-def toy(folder: Path, reward: Callable[[int, float], float] = lambda i, r: r, finished: bool = True) -> Path:
-    """16 prompts with 6 random responses of 2 to 6 tokens each, as payload of both `prompts` and `labels`."""
-    generator = np.random.default_rng(0)
-    prompts = [Prompt(id=f"p{i:02}", part="train", text="the film " * (1 + i % 3)) for i in range(16)]
-    rollouts = []
-    for i in range(96):
-        ids = [int(token) for token in generator.choice([GOOD, BAD], size=generator.integers(1, 6))]
-        rollouts.append(
-            Labelled(
-                prompt_id=prompts[i % 16].id,
-                sample=i // 16,
-                token_ids=[*ids, EOS] if finished else ids,
-                text=str(ids),
-                logprob=-1.0,
-                finished=finished,
-                part="train",
-                rewards={"proxy": reward(i, ids.count(GOOD) / len(ids))},
-            )
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write(folder / "prompts.parquet", Prompt, prompts)
-    records.write(folder / "labels.parquet", Labelled, rollouts)
-    return folder
+"""The tokens of the toy rollouts, whose reward is the share of GOOD ones."""
 
 
 @pytest.fixture(scope="session")
-def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labels(toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy(tmp_path_factory.mktemp("pairs"))
 
 
@@ -134,7 +108,9 @@ def test_bad_settings_are_one_line(tmp_path: Path, labels: Path, tiny_model: Pat
         train(labels, tiny_model, tmp_path, **fields)
 
 
-def test_a_constant_reward_a_nan_and_rollouts_that_never_end_are_refused(tmp_path: Path, tiny_model: Path):
+def test_a_constant_reward_a_nan_and_rollouts_that_never_end_are_refused(
+    tmp_path: Path, tiny_model: Path, toy: Callable[..., Path]
+):
     with pytest.raises(BadInput, match=r"^labels: reward 'proxy' has one value"):
         train(toy(tmp_path / "a", lambda i, r: 1.0), tiny_model, tmp_path / "out")
     nan = toy(tmp_path / "b", lambda i, r: float("nan") if i == 21 else r)
