@@ -22,7 +22,7 @@ class TrainingCost:
     """Of one model, all processes together; π₀ and the rewards, which every method shares, are not in it."""
 
     model: str
-    """What was trained: `value`, `DPO policy`."""
+    """What was trained: `Value model`, `DPO policy`."""
     train_flops: float = 0.0
     """Forward and backward passes."""
     train_tokens: float = 0.0
@@ -61,10 +61,8 @@ def rollouts_cost(labels: Path) -> dict[str, float]:
 
 def inherited(data: Path) -> dict[str, float]:
     """What drawing the training data in a folder cost; nothing where they say nothing (people wrote them)."""
-    drawn = {}
-    for cost in _read(data):
-        drawn = {"rollout_flops": cost.rollout_flops, "rollout_tokens": cost.rollout_tokens}
-    return drawn
+    cost = _read(data)
+    return {} if cost is None else {"rollout_flops": cost.rollout_flops, "rollout_tokens": cost.rollout_tokens}
 
 
 def training_costs(parts: Iterable[Any], base: Path) -> list[TrainingCost]:
@@ -73,7 +71,8 @@ def training_costs(parts: Iterable[Any], base: Path) -> list[TrainingCost]:
     for part in parts:
         for text in _texts(part):
             folders.setdefault(os.path.realpath(text), True)
-    return [cost for folder, counts in folders.items() if counts for cost in _read(Path(folder))]
+    found = (_read(Path(folder)) for folder, counts in folders.items() if counts)
+    return [cost for cost in found if cost is not None]
 
 
 def total(costs: Iterable[TrainingCost]) -> dict[str, float]:
@@ -93,11 +92,9 @@ def total(costs: Iterable[TrainingCost]) -> dict[str, float]:
     }
 
 
-def _read(folder: Path) -> list[TrainingCost]:
+def _read(folder: Path) -> TrainingCost | None:
     path = os.path.join(folder, FILE)
-    if not os.path.isfile(path):
-        return []
-    return [TrainingCost(**json.loads(Path(path).read_text(encoding="utf-8")))]
+    return TrainingCost(**json.loads(Path(path).read_text(encoding="utf-8"))) if os.path.isfile(path) else None
 
 
 def _texts(part: Any) -> Iterator[str]:
