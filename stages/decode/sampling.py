@@ -17,6 +17,8 @@ from stages.errors import BadInput
 
 BLOCK = 256
 """Tokens in a block of the two-step inverse CDF."""
+FIRST_LOOK = 64
+"""The largest weights of a row, in which the nucleus of most rows ends."""
 DRAWS = 3
 """Uniforms a step: the base draw, the place inside what was drawn, the draw outside the candidates (`guides.py`)."""
 
@@ -165,34 +167,47 @@ class Base:
 
 
 def _truncated(weights: Tensor, sampling: Sampling) -> Tensor:
-    """`weights` (R, V) with 0 for what top-k, top-p and min-p remove, in that order; each is a threshold per row.
+    """`weights` (R, V), in place, with 0 for what top-k, top-p and min-p remove, in that order; each is a threshold per
+    row.
 
     Thresholds keep ties, so that the kept set depends on the row alone and not on how a sort happens to break them.
+    NaN is below no threshold: it stays, for `Base.of` to find.
     """
     vocabulary = weights.shape[1]
     if 0 < sampling.top_k < vocabulary:
         threshold = weights.topk(sampling.top_k, dim=1).values[:, -1:]  # (R, 1)
-        weights = weights.where(weights >= threshold, 0.0)
+        weights.masked_fill_(weights < threshold, 0.0)
     if sampling.top_p < 1:
         threshold = _nucleus_threshold(weights, sampling.top_p)
-        weights = weights.where(weights >= threshold, 0.0)
+        weights.masked_fill_(weights < threshold, 0.0)
     if sampling.min_p > 0:
-        weights = weights.where(weights >= sampling.min_p, 0.0)  # the most likely token has weight 1
+        weights.masked_fill_(weights < sampling.min_p, 0.0)  # the most likely token has weight 1
     return weights
 
 
 def _nucleus_threshold(weights: Tensor, top_p: float) -> Tensor:
     """(R, 1) weight of the last token in the smallest set that holds `top_p` of the mass.
 
+    Most nuclei lie within the few largest weights. Of a row whose does not, only what could belong to it is sorted: all
+    weights below (1 − p)·total ÷ V together are less than 1 − p of the mass. (Sorting the vocabulary of every row would
+    cost more than the model's step.)
+
     Example: probabilities .5 .3 .2 and top_p = .6 → .3 (the set {.5, .3} is the first with at least .6).
     """
-    mass = top_p * weights.sum(dim=1, keepdim=True, dtype=torch.float64)  # (R, 1)
-    size, vocabulary = 256, weights.shape[1]
-    while True:  # a full sort of the vocabulary costs more than the model's step; the nucleus is nearly always small
-        size = min(size, vocabulary)
-        ordered = weights.topk(size, dim=1).values  # (R, size)
-        running = ordered.cumsum(dim=1, dtype=torch.float64)
-        if size == vocabulary or bool((running[:, -1:] >= mass).all()):
-            last = (running < mass).sum(dim=1, keepdim=True).clamp(max=size - 1)
-            return ordered.gather(1, last)
-        size *= 8
+    total = weights.sum(dim=1, keepdim=True, dtype=torch.float64)
+    mass = top_p * total  # (R, 1)
+    ordered = weights.topk(min(FIRST_LOOK, weights.shape[1]), dim=1).values  # (R, first look)
+    threshold, reached = _last_of_nucleus(ordered, mass)
+    negligible = max(0.0, 1 - top_p - 1e-9) * total / weights.shape[1]  # sums are rounded
+    for row in (~reached[:, 0]).nonzero()[:, 0].tolist():
+        kept = weights[row][weights[row] >= negligible[row]]
+        threshold[row] = _last_of_nucleus(kept.sort(descending=True).values[None], mass[row : row + 1])[0][0]
+    return threshold
+
+
+def _last_of_nucleus(ordered: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """The first of the descending weights (R, N) with which the running sum reaches `mass` (R, 1), the last where none
+    does, and whether one does; (R, 1) each."""
+    before = (ordered.cumsum(dim=1, dtype=torch.float64) < mass).sum(dim=1, keepdim=True)
+    last = ordered.shape[1] - 1
+    return ordered.gather(1, before.clamp(max=last)), before <= last

@@ -94,12 +94,27 @@ def test_the_nucleus_may_be_larger_than_the_first_look() -> None:
     assert int((base.weights > 0).sum()) == pytest.approx(4500, abs=3)
 
 
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.999, 1 - 2e-16])
+def test_the_nucleus_is_that_of_a_full_sort(top_p: float) -> None:
+    """Peaked, middling and flat rows together: each its own nucleus, whatever the others need."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(12, 3000, generator=generator) * torch.tensor([8.0, 3.0, 1.0, 0.0]).repeat(3)[:, None]
+    weights = Base.of(logits, Sampling(top_p=top_p)).weights
+    for row in Base.of(logits, Sampling()).weights.double():
+        ordered = row.sort(descending=True).values
+        count = int((ordered.cumsum(0) < top_p * row.sum()).sum()) + 1
+        expected = row.where(row >= ordered[min(count, len(row)) - 1], 0.0)
+        assert torch.equal(weights[0].double(), expected)
+        weights = weights[1:]
+
+
+@pytest.mark.parametrize("truncation", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_logit_that_is_not_finite_is_refused(bad: float) -> None:
+def test_a_logit_that_is_not_finite_is_refused(bad: float, truncation: dict[str, float]) -> None:
     logits = torch.zeros(3, 5)
     logits[1, 2] = bad
     with pytest.raises(NotFinite) as error:
-        Base.of(logits, Sampling())
+        Base.of(logits, Sampling(**truncation))
     assert error.value.row == 1
 
 
