@@ -14,9 +14,9 @@ import numpy as np
 
 from stages.decode.decode import encode, read_parts, require_positive
 from stages.decode.engine import Engine
-from stages.decode.guides import Unguided
 from stages.decode.policy import CausalLM
 from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 from stages.records import Rollout, write
 from stages.runtime import Runtime
 from stages.shards import block, merge
@@ -60,14 +60,8 @@ class Sample:
             return [], 0.0
         policy = self.policy.load(self.runtime.device)
         encoded = encode(prompts, policy, self.sampling.max_new_tokens)
-        engine = Engine(
-            policy,
-            self.sampling,
-            Unguided(self.sampling.greedy),
-            seed=self.seed,
-            rows=self.runtime.rows,
-            progress=self.runtime.progress,
-        )
+        rows, progress = self.runtime.rows, self.runtime.progress
+        engine = Engine(policy, self.sampling, Terms(), seed=self.seed, rows=rows, progress=progress)
         begun = time.perf_counter()
         responses = engine.run(encoded, self.samples)
         seconds = time.perf_counter() - begun

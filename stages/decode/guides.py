@@ -44,14 +44,6 @@ class TokenGuide(Protocol):
         ...
 
 
-class Unguided(Terms):
-    """The base policy itself. `greedy` is said by the sampling; the argument stands for readers."""
-
-    def __init__(self, greedy: bool = False) -> None:
-        super().__init__()
-        self.greedy = greedy
-
-
 @dataclass
 class ScalarValue:
     """Value Augmented Sampling (arXiv 2405.06639).

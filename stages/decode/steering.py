@@ -104,7 +104,7 @@ class Candidates:
 
 @dataclass
 class Terms:
-    """An opened guide: what it adds to the base policy's distribution. None: the base itself."""
+    """An opened guide: what it adds to the base policy's distribution. `Terms()` adds nothing."""
 
     lanes: Lanes | None = None
     dense: list[DenseTerm] = field(default_factory=list)
@@ -174,6 +174,9 @@ class Steering:
         weights = (base.weights * half).mul_(half)
         policy = Base.weighted(base.logits.float() / self.sampling.temperature + tilts, weights)
         log_normaliser = policy.total.log() + top[:, 0].double() - base.total.log()
+        if not bool(torch.isfinite(log_normaliser).all()):  # every token that π₀ draws has been ruled out
+            names = " and ".join(term.name for term in self.dense)
+            raise NotFinite(f"log-normalisers of {names}", int((~torch.isfinite(log_normaliser)).nonzero()[0]))
         return Dense(policy, tilts.masked_fill_(weights == 0, 0.0), log_normaliser)
 
     def choose(self, proposal: Proposal, read: Mapping[Lane, tuple[Tensor, ...]]) -> Choice:

@@ -16,9 +16,9 @@ import numpy as np
 
 from stages.decode.decode import encode, read_parts
 from stages.decode.engine import Engine
-from stages.decode.guides import Unguided
-from stages.decode.policy import CausalLM
+from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.learn.values import load_value
 from stages.learn.vocab_model import VocabHead
@@ -122,24 +122,17 @@ class Foresight:
         self.runtime.metrics(figures | {"prompts": float(len(prompts)), "samples": float(self.samples)})
 
     def _draw(
-        self, policy: object, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
+        self, policy: Policy, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
     ) -> list[list[list[int]]]:
         """Token ids of `samples` responses behind each start."""
-        engine = Engine(
-            policy,  # type: ignore[arg-type]
-            self.sampling,
-            Unguided(self.sampling.greedy),
-            seed=self.seed,
-            rows=self.runtime.rows,
-            progress=self.runtime.progress,
-        )
+        rows, progress = self.runtime.rows, self.runtime.progress
+        engine = Engine(policy, self.sampling, Terms(), seed=self.seed, rows=rows, progress=progress)
         drawn: list[list[list[int]]] = [[] for _ in prompts]
         asked = [(f"{name}/{p.id}", ids) for p, ids in zip(prompts, starts, strict=True)]
         for response in engine.run(asked, samples):
             drawn[response.prompt].append(list(response.token_ids))
         return drawn
 
-    def _rewards(self, policy: object, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
-        tokenizer = policy.tokenizer  # type: ignore[attr-defined]
-        texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
+    def _rewards(self, policy: Policy, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
+        texts = [str(policy.tokenizer.decode(ids, skip_special_tokens=True)) for ids in responses]
         return np.asarray(self.reward.score(list(prompts), texts), float)

@@ -12,8 +12,8 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from stages.decode.decode import encode, read_parts
 from stages.decode.engine import Engine
-from stages.decode.guides import Unguided
 from stages.decode.policy import CausalLM, Policy
+from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.learn.adapt import adapted
 from stages.learn.advantages import gae, whiten
@@ -96,7 +96,7 @@ class Learner:
         def told(*now: Any) -> None:
             stage.runtime.progress(iteration, stage.iterations, "drawing responses")
 
-        engine = Engine(self.policy, stage.sampling, Unguided(False), seed=seed, rows=stage.runtime.rows, progress=told)
+        engine = Engine(self.policy, stage.sampling, Terms(), seed=seed, rows=stage.runtime.rows, progress=told)
         responses = engine.run(asked, 1)
         prompts = [self.prompts[chosen[place]] for place in mine]
         rewards = np.asarray(stage.reward.score(prompts, [r.text for r in responses]), float)

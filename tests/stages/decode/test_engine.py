@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from stages.decode.engine import Engine, Response
-from stages.decode.guides import ScalarValue, Unguided
+from stages.decode.guides import ScalarValue
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 from stages.learn.value_model import ValueHead
 
 Prompts = list[tuple[str, list[int]]]
@@ -237,7 +238,7 @@ def test_tokens_and_flops_are_counted(decode, policy: Policy, prompts: Prompts, 
 @pytest.mark.parametrize("rows", [1, 4, 7])
 def test_a_prompt_is_encoded_once(policy: Policy, prompts: Prompts, rows: int) -> None:
     encoded: list[int] = []
-    engine = Engine(policy, Sampling(max_new_tokens=3), Unguided(False), seed=0, rows=rows)
+    engine = Engine(policy, Sampling(max_new_tokens=3), Terms(), seed=0, rows=rows)
     original = engine._prefill
 
     def prefill(wanted: list[int]) -> None:
@@ -254,7 +255,7 @@ def test_logits_that_are_not_finite_name_model_prompt_and_step(tiny_model: Path,
     original, calls = policy.logits, iter([False, False, True])
     policy.logits = lambda last: original(last) * (math.nan if next(calls) else 1)  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match=r"logits are not finite at step 2 of prompt 'p0', sample 0.*tiny"):
-        Engine(policy, Sampling(), Unguided(False), seed=0, rows=8).run(prompts, 1)
+        Engine(policy, Sampling(), Terms(), seed=0, rows=8).run(prompts, 1)
 
 
 def test_values_that_are_not_finite_name_the_value_model(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
@@ -269,7 +270,7 @@ def test_progress_ends_at_the_total(policy: Policy, prompts: Prompts) -> None:
     engine = Engine(
         policy,
         Sampling(),
-        Unguided(False),
+        Terms(),
         seed=0,
         rows=8,
         progress=lambda done, total, note: told.append((done, total)),

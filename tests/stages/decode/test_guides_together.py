@@ -302,6 +302,15 @@ def test_bad_settings_are_named(policy: Policy, head: Path, make: Any, field: st
     assert refusal(make(head), policy).field == field
 
 
+def test_a_guide_that_leaves_no_token_to_draw_is_named(policy: Policy, prompts: Prompts, vocab_head: Path) -> None:
+    terms = VocabValue(vocab_head).open(policy, Sampling())
+    term: Any = terms.dense[0]
+    original = term.tilt
+    term.tilt = lambda base, sampling: torch.full_like(original(base, sampling), -math.inf)
+    with pytest.raises(FloatingPointError, match=r"log-normalisers of values of .* at step 0 of prompt 'p0'"):
+        Engine(policy, Sampling(), terms, seed=0, rows=8).run(prompts, 1)
+
+
 @pytest.mark.parametrize("which", ["tuned", "values"])
 def test_a_model_that_is_not_finite_is_named_with_its_step(
     policy: Policy, prompts: Prompts, tuned_model: Path, vocab_head: Path, which: str
