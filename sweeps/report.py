@@ -5,6 +5,7 @@ The page's text, styles and plots are in `report.html`; this file fills in what 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -26,7 +27,7 @@ def render(content: Mapping[str, Any]) -> str:
     pieces = Pieces(_row_head, _cell, _name, _signed)
     parts = {
         "title": escape(_title(content)),
-        "verdict": escape(content["verdict"]),
+        "verdict": _minus(escape(content["verdict"])),
         "setting": escape(_setting(content)),
         "differences": _differences(content),
         "choices": _choices(content),
@@ -80,8 +81,8 @@ def _signed(estimate: Mapping[str, Any]) -> str:
 
 
 def _minus(text: str) -> str:
-    """Numbers with a real minus sign."""
-    return text.replace("-", "−")
+    """Numbers with a real minus sign; hyphens of words stay."""
+    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
 
 
 def _differences(content: Mapping[str, Any]) -> str:
