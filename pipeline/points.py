@@ -113,6 +113,10 @@ class Point:
             return copy.deepcopy(self.composition.config)
 
 
+_INTERPOLATED = re.compile(r"\$\{(?:oc\.[\w.]+:)?([^{}:$,]*)(?=[}$,])")
+"""The key in `${a.b}` and `${oc.select:a.b}`; in `${a.${b}}`, which may become any key below `a`, what stands: `a.`."""
+
+
 def reads(config: DictConfig, path: str) -> frozenset[str]:
     """Keys that resolving `path` may look at, itself included."""
     found: set[str] = set()
@@ -122,10 +126,10 @@ def reads(config: DictConfig, path: str) -> frozenset[str]:
             continue
         found.add(key)
         for where, text in _texts(_raw(config, key), key):
-            for name in re.findall(r"\$\{([^{}:]+)\}", text):
+            for name in _INTERPOLATED.findall(text):
                 up = len(name) - len(name.lstrip("."))  # dots count from the mapping that holds the text
                 parts = where.split(".")
-                todo.append(".".join([*parts[: len(parts) - up], name[up:]]) if up else name)
+                todo.append(".".join([*parts[: len(parts) - up], name[up:]]).rstrip(".") if up else name.rstrip("."))
     return frozenset(found)
 
 
@@ -153,5 +157,5 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _related(a: str, b: str) -> bool:
-    """Whether one key is the other or lies below it."""
-    return a == b or a.startswith(f"{b}.") or b.startswith(f"{a}.")
+    """Whether one key is the other or lies below it; everything lies below the empty key."""
+    return a == b or not a or not b or a.startswith(f"{b}.") or b.startswith(f"{a}.")

@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from conf.schema import register_schemas
 from hydra_plugins.tilt.launcher import register_launcher
@@ -239,3 +240,21 @@ def test_values_laid_over_a_composition_give_the_keys_of_a_full_composition(valu
     assert laid == full
     assert laid != before
     assert Graph([Point("", shared)]).nodes.keys() == before  # nothing of the values stays behind
+
+
+@pytest.mark.parametrize("method", sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml")))
+def test_every_number_of_a_method_counts_in_a_sweep_as_it_does_alone(method: str) -> None:
+    """Each at twice its default; of IVG both guides' numbers, which it reads through `${method.guides.${…}}`."""
+    parts = [["method.token_by=explicit"], ["method.token_by=implicit"]] if method == "ivg" else [[]]
+    for chosen in parts:
+        shared = Composition(compose("config", [f"method={method}", *chosen]))
+        numbers = {k: v for k, v in OmegaConf.to_container(shared.config.method, resolve=False).items() if _is_number(v)}
+        for key, number in numbers.items():
+            doubled = (f"method.{key}", 2 * number)
+            laid = Graph([Point("", shared, (doubled,))]).nodes.keys()
+            alone = compose("config", [f"method={method}", *chosen, f"{doubled[0]}={doubled[1]}"])
+            assert laid == Graph([Point.of(alone)]).nodes.keys(), doubled
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
