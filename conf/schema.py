@@ -253,6 +253,7 @@ class Ivg(Chunked):
     beta: float = bounded(1.0, "a finite strength, 0 or more", least=0)
     k: int = bounded(10, "a positive number of candidates", least=1)
     strengths: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.code import code_of
+from pipeline.comparison import told_apart
 from pipeline.config import FILE, STAGE, config_key, nearest
 from pipeline.errors import UsageError
 from pipeline.keys import digest, file_digest, preimage
@@ -139,7 +140,7 @@ class Graph:
     def _compare(self) -> str:
         first = self.points[0]
         config = first.resolve(COMPARE)
-        entries: dict[str, Any] = {}
+        entries: dict[str, tuple[dict[str, Any], dict[str, Any], Point]] = {}  # followed, as said, whose
         inputs: dict[str, str] = {}
         for point in self.points:
 
@@ -149,8 +150,9 @@ class Graph:
                     inputs[f"{upstream} of {point.label}"] = key
                 return key
 
-            entry = _follow(point.resolve(f"{COMPARE}.points"), link)
-            entries.setdefault(json.dumps(entry, sort_keys=True, default=str), entry)
+            said = point.resolve(f"{COMPARE}.points")
+            entry = _follow(said, link)
+            entries.setdefault(json.dumps(entry, sort_keys=True, default=str), (entry, said, point))
 
         def own(upstream: str) -> str | None:  # what the comparison refers to outside its points: the first point's
             key = self._expand(first, upstream, (COMPARE,))
@@ -159,7 +161,9 @@ class Graph:
             return key
 
         config = _follow({name: value for name, value in config.items() if name != "points"}, own)
-        key = self._add(first, COMPARE, config | {"points": list(entries.values())}, inputs)
+        beyond = told_apart([(said, point) for _, said, point in entries.values()])
+        points = [e | ({"varied": v} if v else {}) for (e, _, _), v in zip(entries.values(), beyond, strict=True)]
+        key = self._add(first, COMPARE, config | {"points": points}, inputs)
         self.nodes[key].points = self.points
         return key
 

@@ -83,10 +83,14 @@ class Composition:
 
 
 class Point:
-    """One point of a sweep. `label` tells it from the others; `stages` holds its keys once the graph is built."""
+    """One point of a sweep. `label` tells it from the others; `overrides` are all that it was written with, as text by
+    key; `stages` holds its keys once the graph is built."""
 
-    def __init__(self, label: str, composition: Composition, values: Values = ()) -> None:
+    def __init__(
+        self, label: str, composition: Composition, values: Values = (), overrides: Mapping[str, str] | None = None
+    ) -> None:
         self.label, self.composition, self.values = label, composition, values
+        self.overrides: Mapping[str, str] = overrides or {}
         self.stages: dict[str, str] = {}
 
     @classmethod

@@ -87,13 +87,13 @@ def reference_point(points: Sequence[Point], reference: str, part: str) -> Point
 def differences(
     points: Sequence[Point], chosen: Mapping[str, Choice], against: Point, part: str, *, draws: int, seed: int
 ) -> list[Difference]:
-    """The chosen (or only) point of every other method, minus the reference, paired over the prompts of `part`; of the
-    reference's own method where there is no other."""
+    """The chosen point of every other method (all its points where none is chosen), minus the reference, paired over
+    the prompts of `part`; of the reference's own method where there is no other."""
     found = []
-    methods = dict.fromkeys(point.method for point in points)
-    for method in methods:
-        point = chosen[method].point if method in chosen else next(p for p in points if p.method == method)
-        if point is against or (method == against.method and len(methods) > 1):
+    several = len({point.method for point in points}) > 1
+    for point in points:
+        ours = chosen[point.method].point if point.method in chosen else point
+        if point is not ours or point is against or (point.method == against.method and several):
             continue
         pairs = {
             name: paired_difference(point.rewards(name, part), against.rewards(name, part), draws=draws, seed=seed)

@@ -37,7 +37,8 @@ class Compare:
     points: list[dict[str, Any]]
     """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage); `verdicts`
     (that of its judge stage; absent or null: nobody judged it), `decode` (that of its decode stage; absent or null:
-    nothing is known of what its models cost to train)."""
+    nothing is known of what its models cost to train), `varied` (what else a sweep varied, where two points would be
+    called the same without it: `{"value.td_lambda": 0.5}`)."""
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
     report_part: str = "test"
@@ -69,7 +70,7 @@ class Compare:
             self.runtime.progress(done, len(points) + 1, point.label)
             measured.append(figures(point, self.report_part, draws=self.draws, seed=self.seed))
         chosen = choose(points, self.select_part, self.slack) if self.select_part else {}
-        against = reference_point(points, self.reference, self.report_part)
+        against = self._reference(points)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
         content = describe(self, Study(points, measured, judges, chosen, against, found, foresight))
@@ -83,6 +84,14 @@ class Compare:
         self.runtime.table("comparison", header, lines)
         self._track(content, points, found)
         self.runtime.progress(len(points) + 1, len(points) + 1, "report written")
+
+    def _reference(self, points: list[Point]) -> Point | None:
+        methods = list(dict.fromkeys(point.method for point in points))
+        if self.reference not in methods and self.reference != Compare.reference:
+            raise BadInput(
+                "reference", f"{self.reference!r} is no method of this comparison; it has {', '.join(methods)}"
+            )
+        return reference_point(points, self.reference, self.report_part)
 
     def _ordered(self, points: list[Point]) -> list[Point]:
         """What does not move away from the base policy first, then methods as given, each along its own strength; by

@@ -156,11 +156,17 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
             raise BadInput(
                 f"{place}.decode", f"{error.filename} does not exist; give a folder of stage decode"
             ) from error
-        points.append(
-            Point(str(entry["label"]), str(entry["method"]), dict(entry["settings"]), scores, trained=trained)
-        )
+        settings = dict(entry["settings"]) | _varied(entry, given)
+        points.append(Point(str(entry["label"]), str(entry["method"]), settings, scores, trained=trained))
     judged = load_verdicts(given, report_part)
     return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]
+
+
+def _varied(entry: Mapping[str, Any], given: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a sweep varied beyond the method's own settings, where the method's points differ in it."""
+    same = [other.get("varied") or {} for other in given if other.get("method") == entry["method"]]
+    varied: Mapping[str, Any] = entry.get("varied") or {}
+    return {key: value for key, value in varied.items() if len({repr(other.get(key)) for other in same}) > 1}
 
 
 def shown_settings(point: Point, points: Sequence[Point]) -> str:
@@ -172,13 +178,15 @@ def shown_settings(point: Point, points: Sequence[Point]) -> str:
 
 
 def told_apart_by(point: Point, points: Sequence[Point]) -> list[str]:
-    """The settings in which a point's method has more than one value; all of them where it is the only one."""
+    """The settings in which a point's method has more than one value; all of them where it is the only one. Where a
+    setting does not apply (null: the beams of what is not searched) it says nothing."""
     same = [other for other in points if other.method == point.method]
-    return [
-        key
-        for key in point.settings
-        if len(same) == 1 or len({json.dumps(other.settings.get(key), default=str) for other in same}) > 1
-    ]
+    found = []
+    for key in (key for key, value in point.settings.items() if value is not None):
+        values = [other.settings[key] for other in same if other.settings.get(key) is not None]
+        if len(same) == 1 or len({json.dumps(value, default=str) for value in values}) > 1:
+            found.append(key)
+    return found
 
 
 def settings_order(point: Point) -> list[tuple[Any, ...]]:

@@ -248,7 +248,9 @@ def test_every_number_of_a_method_counts_in_a_sweep_as_it_does_alone(method: str
     parts = [["method.token_by=explicit"], ["method.token_by=implicit"]] if method == "ivg" else [[]]
     for chosen in parts:
         shared = Composition(compose("config", [f"method={method}", *chosen]))
-        numbers = {k: v for k, v in OmegaConf.to_container(shared.config.method, resolve=False).items() if _is_number(v)}
+        numbers = {
+            k: v for k, v in OmegaConf.to_container(shared.config.method, resolve=False).items() if _is_number(v)
+        }
         for key, number in numbers.items():
             doubled = (f"method.{key}", 2 * number)
             laid = Graph([Point("", shared, (doubled,))]).nodes.keys()

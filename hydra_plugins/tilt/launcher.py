@@ -3,6 +3,7 @@
 tilt run -m method=vas method.beta=1,2,4
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,9 +71,11 @@ class GraphLauncher(Launcher):
                     del config["hydra"]
                 compositions[groups] = Composition(config)
             values = tuple(pair for override in overrides if (pair := parsed[override]) is not None)
-            label = _label([o for o in filter_overrides(overrides) if o not in shared])
-            points.append(Point(label, compositions[groups], values))
+            points.append(Point("", compositions[groups], values, _written(overrides)))
             returns.append(JobReturn(overrides=overrides, cfg=compositions[groups].config, task_name="tilt"))
+        apart = [[o for o in filter_overrides(overrides) if o not in shared] for overrides in job_overrides]
+        for point, label in zip(points, labels(apart), strict=True):
+            point.label = label
         HydraConfig.instance().set_config(self.config)
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         for one, value in zip(returns, many(points, folder), strict=True):
@@ -90,12 +93,25 @@ def _value(override: Override) -> tuple[str, Any] | None:
     return None
 
 
-def _label(overrides: Sequence[str]) -> str:
-    """`vas beta=4`: a point by what it overrides, without the groups that its keys are in."""
-    words = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key == "sweep":
-            continue
-        words.append(value if key == "method" else f"{key.rpartition('.')[2]}={value}")
-    return " ".join(words)
+def _written(overrides: Sequence[str]) -> dict[str, str]:
+    """Overrides by key, as text; the sweep's own file is none of a point's."""
+    pairs = (override.lstrip("+~").partition("=") for override in filter_overrides(overrides))
+    return {key: value for key, _, value in pairs if key != "sweep"}
+
+
+def labels(points: Sequence[Sequence[str]]) -> list[str]:
+    """`vas beta=4`: each point by its overrides, without the groups that their keys are in; with them where two points
+    would be called the same (`seed=1` of a value and of a policy)."""
+    short = [_label(overrides, whole=False) for overrides in points]
+    times = Counter(short)
+    return [
+        label if times[label] == 1 else _label(overrides, whole=True)
+        for label, overrides in zip(short, points, strict=True)
+    ]
+
+
+def _label(overrides: Sequence[str], *, whole: bool) -> str:
+    return " ".join(
+        value if key == "method" else f"{key if whole else key.rpartition('.')[2]}={value}"
+        for key, value in _written(overrides).items()
+    )

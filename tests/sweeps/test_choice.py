@@ -147,6 +147,28 @@ def test_settings_of_one_method_are_held_against_its_weakest(synthetic: ModuleTy
     assert said.startswith("2 settings of dpo: dpo (β = 0.05) was chosen by proxy reward; there is nothing else")
 
 
+def test_where_none_is_chosen_every_setting_is_held_against_the_reference(
+    synthetic: ModuleType, tmp_path: Path
+) -> None:
+    points = make(synthetic, tmp_path, [steered(1.0, 1.0, [1.0]), steered(4.0, 4.0, [2.0]), best_of(4, 0.6, [1.0])])
+    found = differences(points, {}, points[2], "test", **DRAWS)
+    assert [d.point for d in found] == points[:2]
+    assert verdict(points, {}, found, "test").count("tilted (β = ") == 2
+
+
+def test_a_setting_that_does_not_apply_is_not_named(synthetic: ModuleType, tmp_path: Path) -> None:
+    """Where nothing is searched there are no beams, and the beams of the others, all alike, set nothing apart."""
+    rows = [steered(1.0, kl, [1.0]) for kl in (1.0, 2.0, 3.0)]
+    for row, (by, beams) in zip(rows, (("none", None), ("value", 2), ("ratio", 2)), strict=True):
+        row["settings"] = {"chunk_by": by, "beams": beams}
+    points = make(synthetic, tmp_path, rows)
+    assert [named(point, points) for point in points] == [
+        "tilted (chunk_by = none)",
+        "tilted (chunk_by = value)",
+        "tilted (chunk_by = ratio)",
+    ]
+
+
 def test_points_are_named_by_what_differs(synthetic: ModuleType, tmp_path: Path) -> None:
     points = make(synthetic, tmp_path, [steered(1.0, 1.0, [1.0]), steered(0.5, 2.0, [1.0]), best_of(4, 0.6, [1.0])])
     assert [named(point, points) for point in points] == ["tilted (β = 1)", "tilted (β = 0.5)", "bon"]

@@ -157,6 +157,33 @@ def test_the_order_of_the_points_changes_nothing_but_the_rows(synthetic: ModuleT
     assert texts[0] == texts[1]
 
 
+def test_what_else_a_sweep_varied_is_a_setting_of_the_methods_that_it_changed(
+    synthetic: ModuleType, tmp_path: Path
+) -> None:
+    """Two values at two strengths, and a base that neither touches: four names, two lines."""
+    values = {"validation": [1.0, 2.0], "test": [1.0, 2.0]}
+    entries = [
+        synthetic.write_point(
+            tmp_path / f"{beta}-{td}", method="vas", settings={"beta": beta}, proxy=values, kl=beta + td
+        )
+        | {"varied": {"value.td_lambda": td}}
+        for beta in (1.0, 2.0)
+        for td in (0.5, 1.0)
+    ]
+    base = synthetic.write_point(tmp_path / "base", method="base", settings={}, proxy=values)
+    Compare(points=[*entries, base | {"varied": {"value.td_lambda": 1.0}}]).run(tmp_path)
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    assert [point["name"] for point in content["points"]] == [
+        "base",
+        "vas (β = 1, value.td_lambda = 0.5)",
+        "vas (β = 1, value.td_lambda = 1)",
+        "vas (β = 2, value.td_lambda = 0.5)",
+        "vas (β = 2, value.td_lambda = 1)",
+    ]
+    assert sorted(curve["points"] for curve in content["curves"]) == [[0], [1, 3], [2, 4]]
+    assert json.loads(rows_of(tmp_path)[1]["settings"]) == {"beta": 1.0, "value.td_lambda": 0.5}
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -164,6 +191,7 @@ def test_the_order_of_the_points_changes_nothing_but_the_rows(synthetic: ModuleT
         ({"draws": 10}, "draws: 10 are too few for a 95 % interval; 1,000 at least"),
         ({"select_part": "test"}, "select_part: 'test' is also the part of the report; choose on another one"),
         ({"report_part": "final"}, "has no scores on part 'final', only on test, validation"),
+        ({"reference": "bonn"}, "reference: 'bonn' is no method of this comparison; it has base"),
         ({"points": [{"label": "a", "method": "base", "settings": {}}]}, "points.0: has no 'score'"),
     ],
 )
