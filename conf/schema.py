@@ -209,6 +209,7 @@ class Method:
     guide: Any = None
     search: Any = None
     value_target: str = "${value.target}"
+    foresight: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -254,6 +255,7 @@ class Ivg(Chunked):
     k: int = bounded(10, "a positive number of candidates", least=1)
     strengths: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
+    valued: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from stages.errors import BadInput
 from stages.runtime import Runtime
 from sweeps.choice import Choice, Difference, choose, differences, reference_point
 from sweeps.content import Study, describe
-from sweeps.foresight import read_foresight
+from sweeps.foresight import values_measured
 from sweeps.judged import judge_points
 from sweeps.points import Point, figures, load_points, settings_order
 from sweeps.report import render
@@ -37,7 +37,8 @@ class Compare:
     points: list[dict[str, Any]]
     """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage); `verdicts`
     (that of its judge stage; absent or null: nobody judged it), `decode` (that of its decode stage; absent or null:
-    nothing is known of what its models cost to train), `varied` (what else a sweep varied, where two points would be
+    nothing is known of what its models cost to train), `foresight` (that of stage foresight on its value; absent or
+    null: the report says nothing of the value's own quality), `varied` (what else a sweep varied, where two points would be
     called the same without it: `{"value.td_lambda": 0.5}`)."""
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
@@ -51,8 +52,6 @@ class Compare:
     seed: int = 0
     shown: int = 5
     """Prompts whose generations the report shows, drawn at random."""
-    foresight: Path | None = None
-    """Payload of stage `foresight`; null: the report says nothing of the value's own quality."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
@@ -62,8 +61,8 @@ class Compare:
             raise BadInput("slack", f"{self.slack} is not a number of standard errors, 0 or more")
         if self.select_part == self.report_part:
             raise BadInput("select_part", f"{self.select_part!r} is also the part of the report; choose on another one")
-        foresight = read_foresight(self.foresight)
         points = self._ordered(load_points(self.points, self.report_part))
+        foresight = values_measured(points)
         judges = judge_points([point.verdicts for point in points], draws=self.draws, seed=self.seed)
         measured = []
         for done, point in enumerate(points):

@@ -33,7 +33,7 @@ class Study:
     against: Point | None
     found: Sequence[Difference]
     foresight: Sequence[Mapping[str, Any]]
-    """One a position in the response (`sweeps.foresight`)."""
+    """One a value (`sweeps.foresight`)."""
 
 
 def describe(compare: "Compare", study: Study) -> dict[str, Any]:

@@ -10,18 +10,34 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import BadInput
+from sweeps.choice import named
 from sweeps.judge_section import Pieces
+from sweeps.points import Point
 
 RANKED = {"value": "value", "prefix_reward": "reward of the prefix", "difference": "difference"}
 
 
-def read_foresight(folder: Path | None) -> list[dict[str, Any]]:
-    """One entry a position: `place`, `prompts`, and `mean`, `low`, `high` of each of `RANKED`; empty without a folder.
+def values_measured(points: Sequence[Point]) -> list[dict[str, Any]]:
+    """One entry a value that was measured: the points that it steers (`of`), and its `places`. Raises BadInput."""
+    folders = dict.fromkeys(point.foresight for point in points if point.foresight is not None)
+    return [{"of": _steered_by(folder, points), "places": read_foresight(folder)} for folder in folders]
+
+
+def _steered_by(folder: Path, points: Sequence[Point]) -> str:
+    """`vas, ivg (token_by = explicit)`: a method by its name where all its points have this value."""
+    names: dict[str, None] = {}
+    for point in points:
+        if point.foresight == folder:
+            whole = all(other.foresight == folder for other in points if other.method == point.method)
+            names[point.method if whole else named(point, points)] = None
+    return ", ".join(names)
+
+
+def read_foresight(folder: Path) -> list[dict[str, Any]]:
+    """One entry a position: `place`, `prompts`, and `mean`, `low`, `high` of each of `RANKED`.
 
     Raises BadInput for `foresight` where the folder holds no such figures.
     """
-    if folder is None:
-        return []
     path = Path(folder) / "foresight.json"
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -39,18 +55,20 @@ def _figures(found: Mapping[str, Any], name: str) -> list[float]:
 
 
 def foresight_section(content: Mapping[str, Any], pieces: Pieces) -> str:
-    """A figure and a sentence; empty where nobody measured it."""
-    places: Sequence[Mapping[str, Any]] = content["foresight"]
-    if not places:
-        return ""
+    """A figure and a sentence for each value; empty where nobody measured one."""
+    measured = content["foresight"]
+    parts = [_of_value(number, entry["of"], entry["places"], pieces) for number, entry in enumerate(measured)]
+    return "".join(["<h2>What the value foresees</h2>", *parts]) if parts else ""
+
+
+def _of_value(number: int, of: str, places: Sequence[Mapping[str, Any]], pieces: Pieces) -> str:
     cells = "".join(
         f"<tr><th scope=row>{escape(entry['place'])}</th>{''.join(pieces.cell(entry[name]) for name in RANKED)}</tr>"
         for entry in places
     )
     heads = "".join(f"<th>{escape(title)}" for title in RANKED.values())
     return (
-        "<h2>What the value foresees</h2>"
-        '<div class="split"><figure><div class="plot" id="foresight"></div>'
+        f'<h3>The value of {escape(of)}</h3><div class="split"><figure><div class="plot" id="foresight-{number}"></div>'
         "<figcaption>Rank correlation with the mean reward of fresh responses that go on from the prefix (Monte "
         "Carlo), by how much of the response stands. Dots with 95 % intervals over prompts. A value is worth its "
         "training where it lies above the reward of the prefix as it stands, which costs none.</figcaption></figure>"

@@ -33,6 +33,8 @@ class Point:
     """On the report part alone; empty where nobody judged."""
     trained: Sequence[TrainingCost] | None = None
     """What the models cost that the method needs beyond π₀; empty where it trains nothing, None where nobody says."""
+    foresight: Path | None = None
+    """Payload of stage `foresight` on the point's value; None where it has none or nobody measured it."""
 
     @cached_property
     def parts(self) -> dict[str, list[Score]]:
@@ -157,7 +159,8 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
                 f"{place}.decode", f"{error.filename} does not exist; give a folder of stage decode"
             ) from error
         settings = dict(entry["settings"]) | _varied(entry, given)
-        points.append(Point(str(entry["label"]), str(entry["method"]), settings, scores, trained=trained))
+        foresight = Path(entry["foresight"]) if entry.get("foresight") else None
+        points.append(Point(str(entry["label"]), str(entry["method"]), settings, scores, (), trained, foresight))
     judged = load_verdicts(given, report_part)
     return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]
 

@@ -128,10 +128,13 @@ def test_one_word_puts_the_value_s_foresight_into_the_report() -> None:
 
     names, node = compared()
     assert "foresight" not in names
-    assert node.config["foresight"] is None
+    assert not any(entry["foresight"] for entry in node.config["points"])
     names, node = compared("foresight=on", "foresight.samples=4")
     assert "foresight" in names
-    assert node.config["foresight"] == f"stage://{node.inputs['foresight']}"
+    for entry in node.config["points"]:
+        by = (entry["settings"].get("token_by"), entry["settings"].get("chunk_by"))
+        assert bool(entry["foresight"]) == (entry["method"] == "vas" or "explicit" in by), entry
+    assert len({entry["foresight"] for entry in node.config["points"]} - {None}) == 1  # they share their value
     assert all("decode" in entry for entry in node.config["points"])
 
 
