@@ -38,8 +38,8 @@ class Compare:
     """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage); `verdicts`
     (that of its judge stage; absent or null: nobody judged it), `decode` (that of its decode stage; absent or null:
     nothing is known of what its models cost to train), `foresight` (that of stage foresight on its value; absent or
-    null: the report says nothing of the value's own quality), `varied` (what else a sweep varied, where two points would be
-    called the same without it: `{"value.td_lambda": 0.5}`)."""
+    null: the report says nothing of the value's own quality), `varied` (what else a sweep varied, where two points
+    would be called the same without it: `{"value.td_lambda": 0.5}`)."""
     select_part: str = "validation"
     """Settings are chosen here; empty: none is chosen."""
     report_part: str = "test"
