@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
+from transformers.generation.logits_process import TopPLogitsWarper
 
 from stages.decode import scorers
 from stages.decode.chunk import ChunkEngine
@@ -30,12 +31,17 @@ from stages.decode.engine import Engine
 from stages.decode.guides import Implicit, ScalarValue
 from stages.decode.lanes import Lanes
 from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
+from stages.decode.sampling import Base, Sampling
 from stages.decode.steering import Terms
 from stages.learn.value_model import ValueHead, fingerprint
 
 ROOT = Path(__file__).parents[2]
 PREFIX, ROWS = 128, 8
+REVIEW = (
+    "It begins with a ferry in the fog and a woman who will not say where she is going, and for an hour that is enough. "
+    "The director trusts faces, long takes and the noise of water; the plot, when it comes, is smaller than the mood "
+    "that it ends. Still, the last scene is worth the crossing, and the boy who plays the pilot is a find."
+)
 Row = dict[str, Any]
 
 
@@ -208,6 +214,14 @@ def throughput(policy: Policy, head: Path) -> Iterator[Row]:
         engine = started(Engine(policy, sampling, Terms(), seed=0, rows=size), tokens(size, PREFIX))
         times = [seconds(engine._step) for _ in range(9)][1:]
         yield row(f"base tokens per second, B = {size}", [size / one for one in times], "tokens/s", None)
+    ids = torch.tensor(policy.tokenizer(REVIEW)["input_ids"])[None]
+    logits, warper = policy.model(ids).logits[0], TopPLogitsWarper(0.9)  # one row a position of running text
+
+    def warped() -> torch.Tensor:  # as `generate` does it: the whole vocabulary is sorted
+        return warper(ids, logits.float() / 0.9).softmax(dim=1)
+
+    ours, theirs = paired(lambda: Base.of(logits, sampling), warped, 7)
+    yield row(f"transformers' top-p ÷ ours, B = {len(logits)}", ratios(theirs, ours), "×", 3.0, at_least=True)
     for k in (1, 5, 10, 20, 50):
         terms = ScalarValue(head, beta=4.0, k=k).open(policy, sampling)
         engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
