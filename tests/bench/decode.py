@@ -39,8 +39,8 @@ ROOT = Path(__file__).parents[2]
 PREFIX, ROWS = 128, 8
 REVIEW = (
     "It begins with a ferry in the fog and a woman who will not say where she is going, and for an hour that is "
-    "enough. The director trusts faces, long takes and the noise of water; the plot, when it comes, is smaller than the "
-    "mood that it ends. Still, the last scene is worth the crossing, and the boy who plays the pilot is a find."
+    "enough. The director trusts faces, long takes and the noise of water; the plot, when it comes, is smaller than "
+    "the mood that it ends. Still, the last scene is worth the crossing, and the boy who plays the pilot is a find."
 )
 Row = dict[str, Any]
 
