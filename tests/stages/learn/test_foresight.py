@@ -93,6 +93,25 @@ def test_a_head_over_the_vocabulary_knows_no_start_and_every_later_prefix_by_its
     assert found["end"] == pytest.approx([7.0] * 8)
 
 
+def test_what_is_judged_is_cut_before_a_stopping_string_as_responses_are(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    judged: list[str] = []
+
+    def score(self, prompts, responses):
+        judged.extend(responses)
+        return np.array([float(len(p.text)) for p in prompts])
+
+    monkeypatch.setattr(PromptLength, "score", score)
+    folder = payload(tmp_path, tiny_model)
+    stage(folder, tiny_model).run(tmp_path)
+    assert sum("e" in text for text in judged) > 9
+    judged.clear()
+    stage(folder, tiny_model, sampling=Sampling(max_new_tokens=6, stop=["e"])).run(tmp_path)
+    assert len(judged) == 3 * 8 * (2 + 1)
+    assert not any("e" in text for text in judged)
+
+
 def test_intervals_are_of_paired_prompts():
     truth = np.arange(40.0)
     noisy = truth + np.random.default_rng(0).normal(0, 20, 40)
