@@ -120,6 +120,14 @@ def test_tuned_policies_are_swept_along_their_tie_to_the_base_and_nothing_is_tru
     assert len([n for n in nodes if n.name in ("rollouts", "value", "labels")]) == 3  # shared by all
 
 
+def test_ppo_answers_as_every_policy_is_sampled_but_for_truncation() -> None:
+    changed = ["sampling.temperature=0.7", "sampling.max_new_tokens=9", "sampling.stop=[END]", "sampling.top_p=0.5"]
+    nodes = Graph([Point.of(compose("config", ["method=ppo", *changed]))]).nodes.values()
+    (ppo,) = [node for node in nodes if node.name == "ppo"]
+    settings = {name: value for name, value in ppo.config["sampling"].items() if name != "_target_"}
+    assert settings == {"temperature": 0.7, "max_new_tokens": 9, "stop": ["END"]}
+
+
 def test_one_word_puts_the_value_s_foresight_into_the_report() -> None:
     def compared(*overrides: str) -> tuple[set[str], Any]:
         graph = Graph(points_of("demo", *overrides))

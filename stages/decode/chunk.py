@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stages.decode.chunk_lane import ChunkLane, Written
-from stages.decode.engine import Engine, Response
+from stages.decode.engine import Engine, Response, text_of
 from stages.decode.policy import Policy
 from stages.decode.sampling import Sampling, uniforms
 from stages.decode.scorers import Row, Score
@@ -184,7 +184,7 @@ class ChunkEngine(Engine):
     def _score(self, rows: list[Row]) -> None:
         """Gives every row of the chunk its score. Raises FloatingPointError where one is not finite."""
         for row in rows:
-            row.text = self._text(row.token_ids)
+            row.text = text_of(self.policy.tokenizer, self.sampling, row.token_ids)
             row.ended = row.token_ids[-1] == self.policy.eos
         read = {}
         for chunk_lane in self.chunk_lanes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from stages.decode.lanes import Lanes, Ready
 from stages.decode.policy import Policy
@@ -51,6 +52,13 @@ class Response:
 def out_of_memory(error: BaseException) -> bool:
     """Whether a device has refused memory (torch's CPU allocator raises a plain RuntimeError)."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def text_of(tokenizer: PreTrainedTokenizerBase, sampling: Sampling, token_ids: Sequence[int]) -> str:
+    """A response as it is judged: without special tokens, cut before the first stopping string."""
+    text = str(tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    found = [text.index(stop) for stop in sampling.stop if stop in text]
+    return text[: min(found)] if found else text
 
 
 class Engine:
@@ -101,7 +109,7 @@ class Engine:
                 warnings.warn(f"out of memory: decoding goes on with {self.rows} rows at a time", stacklevel=2)
         seconds = time.perf_counter() - begun
         for response in self.done:
-            response.text = self._text(response.token_ids)
+            response.text = text_of(self.policy.tokenizer, self.sampling, response.token_ids)
             response.seconds = seconds / self.total
         self._tell(last=True)
         return sorted(self.done, key=lambda response: (response.prompt, response.sample))
@@ -255,12 +263,6 @@ class Engine:
         tail = max(len(stop.encode()) for stop in self.sampling.stop) + 4
         text = str(self.policy.tokenizer.decode(list(token_ids)[-tail:], skip_special_tokens=True))
         return any(stop in text for stop in self.sampling.stop)
-
-    def _text(self, token_ids: Sequence[int]) -> str:
-        """The response without special tokens, cut before the first stopping string."""
-        text = str(self.policy.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-        found = [text.index(stop) for stop in self.sampling.stop if stop in text]
-        return text[: min(found)] if found else text
 
     def _tell(self, last: bool = False) -> None:
         """Progress about twice a second."""

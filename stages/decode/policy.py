@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from stages.decode.cache import Mask, RowCache
 from stages.decode.sections import Reads, Sections, Tap, branch_ends, forks
 from stages.errors import BadInput
+from stages.head import Head, require_known_head
 from stages.language_model import load_model, load_tokenizer, require_model_folder
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -110,16 +111,15 @@ class Policy:
 
     def __init__(self, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, field: str) -> None:
         self.folder, self.model, self.tokenizer = folder, model, tokenizer
-        self.trunk, self.head = model.base_model, model.get_output_embeddings()
+        self.trunk, self.head = model.base_model, Head.of(model)
         self.config = model.config
         self.layers: int = self.config.num_hidden_layers
         self.vocabulary: int = self.config.vocab_size
         self.eos: int = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
-        self.cap: float | None = getattr(self.config, "final_logit_softcapping", None)  # Gemma 2
         self.sections = Sections(self.trunk, self.layers, field)
         self._refuse_unusual(field)
         self.trunk_parameters = parameters(self.trunk) - parameters(model.get_input_embeddings())
-        self.head_parameters = parameters(self.head)
+        self.head_parameters = parameters(self.head.embedding)
         size = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
         self.attention_per_layer = 4 * self.config.num_attention_heads * size
         self.parameters_below = [0, *accumulate(parameters(layer) for layer in self.sections.layers)]
@@ -129,12 +129,7 @@ class Policy:
         kinds = set(getattr(self.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
         if kinds:
             raise BadInput(field, f"its layers of type {min(kinds)!r} keep no plain key/value cache; use another model")
-        ids = torch.tensor([[self.eos]], device=self.device)
-        with torch.inference_mode():
-            whole = self.model(input_ids=ids, use_cache=False).logits
-            parts = self.logits(self.sections.run(0, self.layers, input_ids=ids, use_cache=False)[self.layers])
-        if not torch.equal(whole.isnan(), parts.isnan()) or not torch.allclose(whole, parts, rtol=1e-2, equal_nan=True):
-            raise BadInput(field, "this architecture scales or caps its logits after the head; use one that does not")
+        require_known_head(self.model, field)
 
     @property
     def device(self) -> torch.device:
@@ -218,8 +213,7 @@ class Policy:
 
     def logits(self, last: Tensor) -> Tensor:
         """(…, V) next-token logits of final hidden states (…, D)."""
-        logits = self.head(last)
-        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+        return self.head(last)
 
     def flops(
         self, tokens: int, attended: int, logits: int, reads: Reads = (), first: int = 0, end: int | None = None

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from stages.errors import BadInput
+from stages.head import require_known_head
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.batches import length_batches
@@ -138,6 +139,7 @@ class Dpo:
             train, heldout, sd, data = self._pairs(tokenizer)
             pairs = train + heldout
             model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
+            require_known_head(model, "policy")
             untouched = Cost(model)
             reference = reference_logprobs(model, pairs, self.runtime.rows, self.runtime)  # (2, P)
             with seeded(self.seed):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.decode.decode import encode, read_parts
-from stages.decode.engine import Engine
+from stages.decode.engine import Engine, text_of
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
 from stages.decode.steering import Terms
@@ -134,5 +134,5 @@ class Foresight:
         return drawn
 
     def _rewards(self, policy: Policy, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
-        texts = [str(policy.tokenizer.decode(ids, skip_special_tokens=True)) for ids in responses]
+        texts = [text_of(policy.tokenizer, self.sampling, ids) for ids in responses]
         return np.asarray(self.reward.score(list(prompts), texts), float)

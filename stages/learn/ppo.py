@@ -26,7 +26,8 @@ class Ppo(PpoSettings):
     """LoRA fine-tuning of the base policy on rewards of its own responses, drawn anew at every iteration."""
 
     def run(self, out: Path) -> None:
-        """Raises BadInput for settings that cannot be used, FloatingPointError where logits are not finite."""
+        """Raises BadInput for settings that cannot be used, FloatingPointError where logits, losses or
+        trained weights are not finite."""
         self.check()
         with together(self) as group, group.training(self.runtime), seeded(self.seed), quiet():
             learner = Learner(self)

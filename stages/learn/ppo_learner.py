@@ -25,6 +25,7 @@ from stages.learn.ppo_settings import PpoSettings
 from stages.learn.ranks import RankEnvironment, group_of
 from stages.learn.responses import Exchange, by_length, predict, token_logprobs
 from stages.learn.trainer import PRECISIONS, machines_of
+from stages.learn.watch import WAY_OUT, require_finite
 from stages.records import Prompt
 
 
@@ -77,6 +78,10 @@ class Learner:
             judged = self._draw(iteration, [int(order[i % len(order)]) for i in places])
             experience = self._experience(judged)
             figures = self._improve(experience, iteration)
+            for name in ("policy_loss", "value_loss"):
+                if not np.isfinite(figures[name]):
+                    raise FloatingPointError(f"{name} is {figures[name]} in iteration {iteration + 1}; {WAY_OUT}")
+            require_finite(self.actor, "PPO", iteration + 1)
             kl = experience.kl()
             figures |= {"reward": float(np.mean([j.reward for j in judged])), "kl": kl, "beta": self.coefficient.beta}
             figures["finished"] = float(np.mean([j.finished for j in judged]))
@@ -187,7 +192,9 @@ class Learner:
                     with self.fabric.no_backward_sync(self.wrapped, enabled=not last and group.size > 1):
                         sums += self._backward(experience, part.indices, part.scale / len(parts))
                 if stage.trainer.clip:
-                    self.fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=stage.trainer.clip)
+                    self.fabric.clip_gradients(
+                        self.wrapped, self.optimizer, max_norm=stage.trainer.clip, error_if_nonfinite=False
+                    )  # `learn` names it
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 stage.runtime.progress(iteration, stage.iterations, "learning")

@@ -7,6 +7,8 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from stages.head import Head
+
 
 class Exchange(NamedTuple):
     """A prompt and one response to it, as tokens."""
@@ -51,7 +53,7 @@ def predict(model: PreTrainedModel, batch: Sequence[Exchange]) -> Predicted:
 
 def token_logprobs(model: PreTrainedModel, predicted: Predicted, temperature: float = 1.0) -> torch.Tensor:
     """(N,) log π of the response tokens in nats, float32. The prompt costs no vocabulary."""
-    logits = cast(Any, model.get_output_embeddings())(predicted.states)  # (N, V)
+    logits = Head.of(model)(predicted.states)  # (N, V)
     return -F.cross_entropy(logits.float() / temperature, predicted.targets, reduction="none")
 
 

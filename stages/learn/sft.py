@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages import records
 from stages.errors import BadInput
+from stages.head import require_known_head
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.batches import length_batches
@@ -85,6 +86,7 @@ class FineTune:
             train, heldout = self._read()
             tokenizer = load_tokenizer(Path(self.model))
             model = load_model(Path(self.model), dtype=self.dtype, device=self.runtime.device)
+            require_known_head(model, "model")
             sequences = encode_references(tokenizer, train, self.max_tokens)
             measured = encode_references(tokenizer, heldout, self.max_tokens)
             if not sequences:

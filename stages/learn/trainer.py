@@ -21,7 +21,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from stages.errors import BadInput
 from stages.learn.batches import Batches, Part
 from stages.learn.ranks import Group, RankEnvironment, group_of
-from stages.learn.watch import Checkpoints, EarlyStopping, Progress, quiet
+from stages.learn.watch import Checkpoints, EarlyStopping, Progress, quiet, require_finite
 from stages.runtime import Runtime
 
 PRECISIONS = {"32": "32-true", "bf16-mixed": "bf16-mixed"}
@@ -215,7 +215,8 @@ def fit(
 ) -> Trained:
     """Trains on these batches, in this order, one optimiser step each; `heldout` examples decide on an early end.
 
-    Raises BadInput for settings or devices that cannot be used and for a checkpoint of another architecture.
+    Raises BadInput for settings or devices that cannot be used and for a checkpoint of another architecture,
+    FloatingPointError naming the loss (`note`) and the step where it or a trained weight is not finite.
     """
     trainer = trainer or Trainer()
     machines = machines_of(runtime, trainer)
@@ -225,8 +226,8 @@ def fit(
     watching = trainer.patience > 0 and bool(heldout)
     folder: Path | None = runtime.checkpoints if machines.checkpoint_every or machines.resume else None
     checks = trainer.check_every if watching else 0
-    checkpoints = Checkpoints(folder, machines.checkpoint_every, module, checks)
-    stopping = EarlyStopping(trainer.patience, module)
+    checkpoints = Checkpoints(folder, machines.checkpoint_every, module, checks, note)
+    stopping = EarlyStopping(trainer.patience, module, note)
     kind, _, index = runtime.device.partition(":")
     begun = time.perf_counter()
     with quiet(), group.training(runtime):
@@ -263,5 +264,6 @@ def fit(
         done = lightning.global_step
     if watching:
         stopping.restore()
+    require_finite(module, note, done)
     module.to(runtime.device)
     return Trained(done, time.perf_counter() - begun, [i for step in steps[:done] for i in step])

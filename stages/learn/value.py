@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from stages.errors import BadInput
+from stages.head import Head, require_known_head
 from stages.language_model import encode_prompt, load_model, load_tokenizer
 from stages.learn.batches import length_batches
 from stages.learn.cards import model_card, rollouts_table
@@ -233,10 +234,10 @@ class TrainValue:
 
     def _policy(self) -> Callable[[torch.Tensor], torch.Tensor]:
         """π₀'s next-token probabilities (…, V) from its final hidden states (…, D), at the temperature of the draws."""
-        output: Any = load_model(
-            Path(self.policy), dtype=self.dtype, device=self.runtime.device
-        ).get_output_embeddings()
-        return lambda final: (output(final).float() / self.temperature).softmax(-1)
+        model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
+        require_known_head(model, "policy")
+        head = Head.of(model)
+        return lambda final: (head(final).float() / self.temperature).softmax(-1)
 
     def _save_trunk(self, out: Path, trunk: Trunk) -> str:
         """The trunk's fingerprint, after it was saved beside the head where it is not π₀ itself."""

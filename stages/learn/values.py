@@ -39,8 +39,9 @@ class Value:
         hidden = hidden[len(prompt) - 1 :].to(self.head.mean.device)  # (T+1, D)
         with torch.inference_mode():
             if isinstance(self.head, VocabHead):
-                taken = self.head.taken(hidden[:-1], torch.tensor(response, device=hidden.device))[:, None]
-                found = torch.cat([torch.full_like(taken[:1], torch.nan), taken])  # (T+1, 1)
+                tokens = torch.tensor(response, dtype=torch.long, device=hidden.device)  # (T,), T may be 0
+                taken = self.head.taken(hidden[:-1], tokens)[:, None]
+                found = torch.cat([taken.new_full((1, 1), torch.nan), taken])  # (T+1, 1)
             else:
                 found = self.head(hidden)  # (T+1, M)
             return (self.head.mean + self.head.sd * found).double().cpu().numpy()

@@ -1,7 +1,9 @@
-"""What goes along with a training: progress, checkpoints that a later attempt resumes from, early stopping, silence."""
+"""What goes along with a training: progress, checkpoints that a later attempt resumes from, early stopping, silence.
+None of them lets a training go on whose numbers are not finite: what came of it would look like a result."""
 
 import contextlib
 import logging
+import math
 import os
 import time
 import warnings
@@ -15,9 +17,22 @@ import torch
 from stages.errors import BadInput
 from stages.runtime import Runtime
 
+WAY_OUT = "set a smaller learning_rate or trainer.clip, or look for what is not finite in the data or the model"
+
+
+def require_finite(module: torch.nn.Module, note: str, step: int) -> None:
+    """Raises FloatingPointError where a weight that is trained is not finite; one answer of the device for all."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if trained and not torch.stack([p.detach().isfinite().all() for p in trained.values()]).all():
+        name = next(name for name, p in trained.items() if not p.detach().isfinite().all())
+        raise FloatingPointError(f"{note}: weight {name} is not finite after step {step}; {WAY_OUT}")
+
 
 class Progress(pl.Callback):
-    """Tells the runtime how far the training is, a few times a second at most, with a running mean of the loss."""
+    """Tells the runtime how far the training is, a few times a second at most, with a running mean of the loss.
+
+    Raises FloatingPointError in the step whose loss is not finite.
+    """
 
     def __init__(self, runtime: Runtime, note: str) -> None:
         self.runtime = runtime
@@ -29,6 +44,9 @@ class Progress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = float(outputs["loss"] if isinstance(outputs, dict) else outputs) * trainer.accumulate_grad_batches
+        if not math.isfinite(loss):
+            number = batch_idx // trainer.accumulate_grad_batches + 1
+            raise FloatingPointError(f"{self.note} is {loss} at step {number}; {WAY_OUT}")
         self.mean = loss if self.mean is None else 0.9 * self.mean + 0.1 * loss
         step, steps = trainer.global_step, int(trainer.max_steps)
         if step >= steps or time.monotonic() - self.told > 0.3:
@@ -46,12 +64,15 @@ class Progress(pl.Callback):
 class Checkpoints(pl.Callback):
     """Every `every` steps what is trained, the optimiser and the place in the data, in one file that is replaced."""
 
-    def __init__(self, folder: Path | None, every: int, module: torch.nn.Module, check_every: int = 0) -> None:
+    def __init__(
+        self, folder: Path | None, every: int, module: torch.nn.Module, check_every: int = 0, note: str = "loss"
+    ) -> None:
         self.path = None if folder is None else Path(folder) / "last.ckpt"
         self.every = every
         self.module = module
         self.check_every = check_every
         """Steps between two held-out checks: a checkpoint waits for the check of its own step."""
+        self.note = note
         self.saved = 0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -65,6 +86,7 @@ class Checkpoints(pl.Callback):
         step = trainer.global_step
         if self.path is None or not self.every or step == self.saved or step % self.every:
             return
+        require_finite(self.module, self.note, step)  # no later attempt could go on from it
         self.saved = step
         unfinished = self.path.with_suffix(".part")
         trainer.save_checkpoint(unfinished)  # a collective: every process calls it, the first one writes
@@ -90,11 +112,15 @@ class Checkpoints(pl.Callback):
 
 
 class EarlyStopping(pl.Callback):
-    """Ends the training after `patience` checks without a better held-out loss, and keeps the best weights."""
+    """Ends the training after `patience` checks without a better held-out loss, and keeps the best weights.
 
-    def __init__(self, patience: int, module: torch.nn.Module) -> None:
+    Raises FloatingPointError where the first held-out loss is not finite: there is nothing that could be best.
+    """
+
+    def __init__(self, patience: int, module: torch.nn.Module, note: str = "loss") -> None:
         self.patience = patience
         self.module = module
+        self.note = note
         self.best = float("inf")
         self.worse = 0
         self.weights: dict[str, torch.Tensor] = {}
@@ -106,6 +132,8 @@ class EarlyStopping(pl.Callback):
             trained = ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
             self.weights = {name: p.detach().cpu().clone() for name, p in trained}
             return
+        if not self.weights:
+            raise FloatingPointError(f"held-out {self.note} is {loss} at step {trainer.global_step}; {WAY_OUT}")
         self.worse += 1
         if self.worse >= self.patience:
             trainer.should_stop = True

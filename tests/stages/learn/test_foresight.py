@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from stages import records
 from stages.decode.policy import CausalLM
@@ -14,6 +15,8 @@ from stages.decode.sampling import Sampling
 from stages.errors import BadInput
 from stages.learn.foresight import Foresight, interval, rank_correlation
 from stages.learn.value_model import ValueHead, fingerprint
+from stages.learn.values import load_value
+from stages.learn.vocab_model import VocabHead
 from stages.records import Prompt
 from stages.runtime import Runtime
 
@@ -69,6 +72,44 @@ def test_the_value_is_read_at_the_prefix_and_in_the_reward_s_unit(tmp_path: Path
     head.save(folder)
     stage(folder, tiny_model).run(tmp_path)
     assert json.loads((tmp_path / "foresight.json").read_text())["middle"]["value"] == pytest.approx([7.0] * 8)
+
+
+def test_a_head_over_the_vocabulary_knows_no_start_and_every_later_prefix_by_its_last_token(
+    tmp_path: Path, tiny_model: Path
+):
+    folder = payload(tmp_path, tiny_model)
+    size = AutoConfig.from_pretrained(tiny_model).vocab_size
+    head = VocabHead(size=32, vocabulary=size, reward="proxy", layer=1, trunk=fingerprint(tiny_model), dtype="float32")
+    torch.nn.init.ones_(head.last.bias)
+    head.mean.fill_(5.0)
+    head.sd.fill_(2.0)
+    head.save(folder)
+    value = load_value(folder, tiny_model)
+    assert [value.states([5, 9], response).shape for response in ([], [30], [30, 31])] == [(1, 1), (2, 1), (3, 1)]
+    assert np.isnan(value.states([5, 9], [])).all()
+    stage(folder, tiny_model).run(tmp_path)
+    found = {place: each["value"] for place, each in json.loads((tmp_path / "foresight.json").read_text()).items()}
+    assert np.isnan(found["start"]).all()
+    assert found["end"] == pytest.approx([7.0] * 8)
+
+
+def test_what_is_judged_is_cut_before_a_stopping_string_as_responses_are(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    judged: list[str] = []
+
+    def score(self, prompts, responses):
+        judged.extend(responses)
+        return np.array([float(len(p.text)) for p in prompts])
+
+    monkeypatch.setattr(PromptLength, "score", score)
+    folder = payload(tmp_path, tiny_model)
+    stage(folder, tiny_model).run(tmp_path)
+    assert sum("e" in text for text in judged) > 9
+    judged.clear()
+    stage(folder, tiny_model, sampling=Sampling(max_new_tokens=6, stop=["e"])).run(tmp_path)
+    assert len(judged) == 3 * 8 * (2 + 1)
+    assert not any("e" in text for text in judged)
 
 
 def test_intervals_are_of_paired_prompts():

@@ -120,6 +120,20 @@ def test_old_log_probabilities_are_those_of_the_draw_and_the_first_ones_are_the_
     assert float(first.scores.std(correction=0)) == pytest.approx(1, abs=1e-5)
 
 
+def test_what_is_not_finite_is_no_result(
+    tmp_path: Path, prompts: Path, tiny_model: Path, letters, monkeypatch: pytest.MonkeyPatch
+):
+    """In the last iteration: no later draw would meet it."""
+    fields = {"iterations": 1, "batch_size": 8, "epochs": 1, "max_kl": 0}
+    with pytest.raises(FloatingPointError, match=r"^policy_loss is (inf|nan) in iteration 1; set a smaller learning"):
+        run(tmp_path / "loss", prompts, tiny_model, letters(), learning_rate=1e37, minibatch=4, **fields)
+    plain = ppo_learner.policy_loss  # the gradient of a square root at 0 is not finite, the loss is what it was
+    monkeypatch.setattr(ppo_learner, "policy_loss", lambda new, *others: plain(new, *others) + (new * 0).sqrt())
+    with pytest.raises(FloatingPointError, match=r"^PPO: weight .*lora_.* is not finite after step 1; "):
+        run(tmp_path / "weight", prompts, tiny_model, letters(), **fields)
+    assert not list(tmp_path.glob("*/model.safetensors"))
+
+
 def test_a_stronger_tie_stays_closer_to_the_base_policy(
     tmp_path: Path, prompts: Path, tiny_model: Path, letters, figures
 ):

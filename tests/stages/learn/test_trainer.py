@@ -1,5 +1,6 @@
 """The Lightning trainer that every training stage shares: settings, portions, checkpoints, early stopping."""
 
+import math
 import warnings
 from pathlib import Path
 
@@ -139,6 +140,42 @@ def test_a_resumed_training_remembers_its_checks(tmp_path: Path):
     done = fit(resumed, batches(epochs=10), TrainingRuntime(rows=9, checkpoints=tmp_path), trainer=stop, heldout=[7, 8])
     assert done.steps == 9  # the third check is the second bad one: the first bad one was before the failure
     assert torch.equal(resumed.weight, whole.weight)  # the best of all, from before the failure
+
+
+class Broken(Line):
+    """Its loss is nan from a forward on, the gradient of a square root at 0 is, or the loss of held-out examples."""
+
+    def __init__(self, loss_at: int = -1, gradient_at: int = -1, **line) -> None:
+        super().__init__(**line)
+        self.loss_at, self.gradient_at = loss_at, gradient_at
+
+    def loss(self, indices: list[int]) -> torch.Tensor:
+        found = super().loss(indices)
+        if len(self.forwards) == self.gradient_at:
+            found = found + (self.weight * 0).sqrt().sum()  # 0, its gradient ∞·0
+        return found * (math.nan if len(self.forwards) == self.loss_at or set(indices) & set(self.held) else 1)
+
+
+@pytest.mark.parametrize(("accumulate", "at", "step"), [(1, 5, 5), (2, 5, 3), (2, 6, 3)])
+def test_a_loss_that_is_not_finite_is_no_result(accumulate: int, at: int, step: int):
+    with pytest.raises(FloatingPointError, match=rf"^nats a token is nan at step {step}; set a smaller learning_rate"):
+        fit(Broken(loss_at=at), batches(), TrainingRuntime(accumulate=accumulate), "nats a token")
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_weight_that_is_not_finite_is_found_after_the_last_step_and_never_kept(tmp_path: Path, last: bool):
+    steps = batches()[:4]
+    keeping = TrainingRuntime(checkpoints=tmp_path, checkpoint_every=3, resume=False)
+    at = 4 if last else 3
+    with pytest.raises(FloatingPointError, match=rf"^value loss: weight weight is not finite after step {at}; set"):
+        fit(Broken(gradient_at=at), steps, keeping, "value loss")
+    assert (tmp_path / "last.ckpt").is_file() == last  # of step 3, where the weights were finite still
+
+
+def test_held_out_losses_that_were_never_finite_do_not_end_a_training_in_silence():
+    stop = Trainer(patience=2, check_every=3)
+    with pytest.raises(FloatingPointError, match=r"^held-out DPO loss is nan at step 3; "):
+        fit(Broken(held=(6,)), [[0, 1]] * 9, Runtime(), "DPO loss", trainer=stop, heldout=[6])
 
 
 def test_an_interrupt_stays_an_interrupt():
