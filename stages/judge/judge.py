@@ -9,7 +9,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
 from stages.judge.pairs import canaries, pairs_of
-from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
+from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, canary_summary, summary
 from stages.runtime import Runtime
 
 ORDERS = ("both", "seeded", "as_is")
@@ -84,7 +84,7 @@ class Judge:
         if len(self._seated) > 1:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
-                figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
+                figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa") if name in values}
         costs = [verdict.cost for verdict in verdicts if verdict.cost is not None]
         if len(costs) == len(verdicts):
             figures["dollars"] = math.fsum(costs)
@@ -175,23 +175,16 @@ def _canary_warning(slot: str, canary: dict[str, float]) -> str:
 
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Agreement of every two judges over the pairs that both decided, a pair's orders taken together."""
-    from stages.judge.agreement import compare_judges  # scipy.stats: half a second that a plan need not wait for
+    """Agreement of every two judges, in points, by `one~other`; left out where they have no pair in common."""
+    from stages.judge.agreement import of_verdicts  # scipy.stats: half a second that a plan need not wait for
 
-    means: dict[str, dict[Hashable, float]] = {}
-    for name in dict.fromkeys(v.judge for v in verdicts):
-        mine = by_pair([v for v in verdicts if v.judge == name and not v.canary and v.preference is not None])
-        means[name] = {key: sum(v.preference or 0.0 for v in group) / len(group) for key, group in mine.items()}
     said = {}
-    for pair in itertools.combinations(means, 2):
-        if means[pair[0]].keys() & means[pair[1]].keys():
-            found = compare_judges({name: means[name] for name in pair})[pair]
-            said["~".join(pair)] = {
+    for one, other in itertools.combinations(dict.fromkeys(v.judge for v in verdicts), 2):
+        if (found := of_verdicts(verdicts, one, other)) is not None:
+            kappa = {"kappa": found.kappa.estimate, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
+            said[f"{one}~{other}"] = {
                 "items": found.items,
                 "raw": 100 * found.raw.estimate,
-                "kappa": found.kappa.estimate,
-                "kappa_low": found.kappa.low,
-                "kappa_high": found.kappa.high,
-                "base_rates": dict(zip(pair, found.base_rates, strict=True)),
-            }
+                "base_rates": dict(zip((one, other), found.base_rates, strict=True)),
+            } | {name: value for name, value in kappa.items() if math.isfinite(value)}
     return said

@@ -14,6 +14,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.reward_judge import RewardJudge
 from stages.records import Generation
+from sweeps.judged import judge_agreements
 
 
 def test_both_orders_are_asked_and_the_preference_speaks_of_the_candidate(tmp_path: Path, run_stage) -> None:
@@ -237,6 +238,31 @@ def test_two_judges_on_the_same_pairs(tmp_path: Path, run_stage) -> None:
     assert metrics["agreement/words~length/raw"] == 50
     assert metrics["words/win_rate"] == 87.5
     assert metrics["length/win_rate"] == 50
+
+
+def test_responses_that_are_the_same_are_no_agreement_and_the_report_counts_alike(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(
+        tmp_path, ["same", "superb", "warm one", "x", "wonder"], ["same", "a", "b", "ccc", "d" * 8]
+    )
+    judges = {"words": RewardJudge(reward=Warm(), name="words"), "length": RewardJudge(reward=Length(), name="length")}
+    verdicts, metrics = run_stage(payloads, judges)
+    assert [v.outcome for v in verdicts].count("identical") == 2
+    assert metrics["agreement/words~length/raw"] == 50  # as without the first prompt; with it: 3 of 5
+    (two,) = judge_agreements([verdicts], draws=1000, seed=0)
+    assert two["points"][0]["pairs"] == 4
+    for name in ("raw", "kappa"):
+        assert two["points"][0][name] == metrics[f"agreement/words~length/{name}"]
+    said = json.loads((tmp_path / "runs" / "0" / "summary.json").read_text())["agreement"]["words~length"]
+    assert (said["items"], said["raw"], said["kappa"]) == (4, 50, metrics["agreement/words~length/kappa"])
+
+
+def test_two_judges_who_always_choose_alike_have_no_kappa_rather_than_nan(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["superb one", "warm one"], ["a", "b"])
+    judges = {"words": RewardJudge(reward=Warm(), name="words"), "length": RewardJudge(reward=Length(), name="length")}
+    _, metrics = run_stage(payloads, judges)
+    assert metrics["agreement/words~length/raw"] == 100
+    assert "agreement/words~length/kappa" not in metrics  # chance leaves nothing to miss
+    assert "NaN" not in (tmp_path / "runs" / "0" / "summary.json").read_text()
 
 
 def test_prompts_that_do_not_match_are_named(tmp_path: Path, run_stage) -> None:
