@@ -257,12 +257,13 @@ class Ivg(Chunked):
 
 @dataclass
 class Judge:
-    """Who decides which of two responses is better: `scorer`; `verdicts` refers to the stage (null: nobody)."""
+    """Who decides which of two responses is better: `scorer`, or `beside` another; `verdicts`: the stage, or nobody."""
 
     name: str = MISSING
     order: str = bounded("both", "one of both, seeded, as_is", choices=("both", "seeded", "as_is"))
     canary: int = bounded(20, "a number of prompts, 0 or more", least=0)
     scorer: Any = None
+    beside: Any = None
     verdicts: Any = None
 
 
