@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+SECOND_ALONE = "nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
+
 
 def bounded(
     default: Any,
@@ -262,7 +264,7 @@ class Judge:
     name: str = MISSING
     order: str = bounded("both", "one of both, seeded, as_is", choices=("both", "seeded", "as_is"))
     canary: int = bounded(20, "a number of prompts, 0 or more", least=0)
-    scorer: Any = None
+    scorer: Any = field(default=None, metadata={"needs": ("verdicts", SECOND_ALONE)})
     beside: Any = None
     verdicts: Any = None
 

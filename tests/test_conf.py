@@ -14,6 +14,7 @@ from conf.schema import register_schemas
 from hydra_plugins.tilt.launcher import register_launcher
 from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
 from pipeline.config import check, config_key, register_resolvers
+from pipeline.errors import UsageError
 from pipeline.graph import Graph
 from pipeline.points import Composition, Point
 from stages.judge.judge import Judge
@@ -118,6 +119,15 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
         "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
         "runtime",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("goal", ["compare", "judge"])
+def test_a_second_judge_without_a_first_is_refused_before_anything_runs(goal: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]))
+    assert str(refused.value) == (
+        "second_judge: nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
+    )
 
 
 def points_of(sweep: str, *more: str) -> list[Point]:
