@@ -12,6 +12,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 SECOND_ALONE = "nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
+SEAT = {"_target_": "stages.judge.seat.Seat", "judge": "${..scorer}", "order": "${..order}", "canary": "${..canary}"}
+"""A second judge: the scorer, with the order and the canary of its own slot."""
 
 
 def bounded(
@@ -259,13 +261,13 @@ class Ivg(Chunked):
 
 @dataclass
 class Judge:
-    """Who decides which of two responses is better: `scorer`, or `beside` another; `verdicts`: the stage, or nobody."""
+    """Who decides which of two responses is better: `scorer`, `beside` another one; `verdicts`: the stage, or null."""
 
     name: str = MISSING
     order: str = bounded("both", "one of both, seeded, as_is", choices=("both", "seeded", "as_is"))
     canary: int = bounded(20, "a number of prompts, 0 or more", least=0)
     scorer: Any = field(default=None, metadata={"needs": ("verdicts", SECOND_ALONE)})
-    beside: Any = None
+    beside: Any = field(default_factory=lambda: dict(SEAT))
     verdicts: Any = None
 
 
