@@ -11,6 +11,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+SECOND_ALONE = "nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
+SEAT = {"_target_": "stages.judge.seat.Seat", "judge": "${..scorer}", "order": "${..order}", "canary": "${..canary}"}
+"""A second judge: the scorer, with the order and the canary of its own slot."""
+
 
 def bounded(
     default: Any,
@@ -260,12 +264,13 @@ class Ivg(Chunked):
 
 @dataclass
 class Judge:
-    """Who decides which of two responses is better: `scorer`; `verdicts` refers to the stage (null: nobody)."""
+    """Who decides which of two responses is better: `scorer`, `beside` another one; `verdicts`: the stage, or null."""
 
     name: str = MISSING
     order: str = bounded("both", "one of both, seeded, as_is", choices=("both", "seeded", "as_is"))
     canary: int = bounded(20, "a number of prompts, 0 or more", least=0)
-    scorer: Any = None
+    scorer: Any = field(default=None, metadata={"needs": ("verdicts", SECOND_ALONE)})
+    beside: Any = field(default_factory=lambda: dict(SEAT))
     verdicts: Any = None
 
 

@@ -78,11 +78,14 @@ def nearest(word: str, choices: list[str]) -> str:
 def check(config: DictConfig, only: str = "") -> None:
     """Holds values under schemas against the schemas' bounds: all, or those on the way to and below the key `only`.
 
-    A schema's field carries its bounds as metadata (`conf.schema.bounded`). Raises UsageError naming the first that
-    fails.
+    A schema's field carries its bounds as metadata (`conf.schema.bounded`), or `needs`: the field beside it that it is
+    useless without, and what to say then. Raises UsageError naming the first that fails.
     """
     for path, kind, node in _schemas(config, "", only):
         for f in dataclasses.fields(kind):
+            needs = f.metadata.get("needs")
+            if needs and node[f.name] is not None and node[needs[0]] is None:
+                raise UsageError(f"{path}: {needs[1]}")
             rule = f.metadata.get("rule")
             if rule and not OmegaConf.is_missing(node, f.name) and node[f.name] is not None:
                 value = node[f.name]

@@ -5,7 +5,7 @@ the unit is the prompt, as everywhere in a comparison.
 """
 
 import itertools
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.agreement import compare_judges
+from stages.judge.agreement import of_verdicts
 from stages.judge.answers import IDENTICAL
 from stages.judge.verdicts import Verdict, by_pair, canary_summary, summary
 from stages.judge.winrate import length_controlled
@@ -112,16 +112,8 @@ def judge_agreements(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed:
 
 
 def _agreement(verdicts: Sequence[Verdict], two: tuple[str, str], draws: int, seed: int) -> dict[str, Any] | None:
-    means: list[dict[Hashable, float]] = []
-    for name in two:
-        asked = [v for v in verdicts if v.judge == name and not v.canary and v.preference is not None]
-        asked = [v for v in asked if v.outcome != IDENTICAL]
-        means.append(
-            {key: float(np.mean([v.preference or 0.0 for v in group])) for key, group in by_pair(asked).items()}
-        )
-    if not means[0].keys() & means[1].keys():
+    if (found := of_verdicts(verdicts, *two, draws=draws, seed=seed)) is None:
         return None
-    (found,) = compare_judges(dict(zip(two, means, strict=True)), draws=draws, seed=seed).values()
     return {
         "pairs": found.items,
         "raw": 100 * found.raw.estimate,

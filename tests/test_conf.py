@@ -15,6 +15,7 @@ from conf.schema import register_schemas
 from hydra_plugins.tilt.launcher import register_launcher
 from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
 from pipeline.config import check, config_key, register_resolvers
+from pipeline.errors import UsageError
 from pipeline.graph import Graph
 from pipeline.points import Composition, Point
 from stages.judge.judge import Judge
@@ -82,8 +83,52 @@ def test_a_judge_is_priced_while_planning_and_a_second_one_keeps_its_own_keys() 
     assert found["dollars"] is None  # the second one's price is not known
     assert "no price is known for x" in found["note"]
     assert node.config_key("judges.main.runtime.max_cost") == "judge.max_cost"
-    assert node.config_key("judges.second.runtime.max_cost") == "second_judge.max_cost"
-    assert node.config_key("judges.second.runtime.max_cost_run") == "max_cost"
+    assert node.config_key("judges.second.judge.runtime.max_cost") == "second_judge.max_cost"
+    assert node.config_key("judges.second.judge.runtime.max_cost_run") == "max_cost"
+    assert node.config_key("judges.second.order") == "second_judge.order"
+    assert node.config_key("canary") == "judge.canary"
+
+
+def judging(*overrides: str) -> Any:
+    """The one node of the stage `judge` in a run with these overrides."""
+    config = compose("config", list(overrides))
+    check(config)
+    (node,) = [node for node in Graph([Point.of(config)]).nodes.values() if node.name == "judge"]
+    return node
+
+
+def calls(*overrides: str) -> int:
+    """Questions that the judges of such a run will put at most."""
+    return Judge(**{k: v for k, v in judging(*overrides).config.items() if k != "_target_"}).estimate()["calls"]
+
+
+def test_each_judge_has_an_order_and_a_canary_of_its_own() -> None:
+    both = ["judge=reward", "judge@second_judge=openai"]
+    # (64 test prompts + the null model's 20) · 2 orders; the reward asks nobody, and its null model's 1000 are its own
+    assert calls(*both) == 168
+    assert calls(*both, "judge.canary=0", "judge.order=as_is") == 168
+    assert calls(*both, "second_judge.canary=3") == 134
+    assert calls(*both, "second_judge.order=seeded") == 84
+
+
+def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
+    config = judging("judge=openai").config
+    assert (config["order"], config["canary"]) == ("both", 20)
+    assert config["judges"]["second"] is None
+    assert config["judges"]["main"]["_target_"] == "stages.judge.api_judge.ApiJudge"
+    assert set(config) == {
+        "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
+        "runtime",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("goal", ["compare", "judge"])
+def test_a_second_judge_without_a_first_is_refused_before_anything_runs(goal: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]))
+    assert str(refused.value) == (
+        "second_judge: nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
+    )
 
 
 def points_of(sweep: str, *more: str) -> list[Point]:

@@ -1,19 +1,22 @@
 """Do two judges agree? Raw agreement, Cohen's kappa and base rates over the same items, with bootstrap intervals.
 
-Reads preferences in 1…2 by item (prompt id, instruction, …); nothing here reads a file. Raw agreement alone flatters
-judges who both prefer the reference nearly always: by chance alone they would agree nearly always. Kappa (Cohen 1960)
-is what is left of the agreement beyond chance, κ = (p_o − p_e) / (1 − p_e); so the base rates stand beside it.
+Reads preferences in 1…2 by item (prompt id, instruction, …), or verdicts; nothing here reads a file. Raw agreement
+alone flatters judges who both prefer the reference nearly always: by chance alone they would agree nearly always. Kappa
+(Cohen 1960) is what is left of the agreement beyond chance, κ = (p_o − p_e) / (1 − p_e); so the base rates stand beside
+it.
 """
 
 import itertools
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.errors import BadInput
+from stages.judge.answers import IDENTICAL
 from stages.judge.bootstrap import Interval, checked_draws, interval
+from stages.judge.verdicts import Verdict, by_pair
 
 CHOICES: tuple[str, ...] = ("reference", "tie", "candidate")
 
@@ -95,6 +98,25 @@ def compare_judges(
         first, second = ([preferences[judge][item] for item in shared] for judge in (one, other))
         pairs[one, other] = agreement(first, second, tie=tie, draws=draws, seed=seed)
     return pairs
+
+
+def of_verdicts(
+    verdicts: Sequence[Verdict], one: str, other: str, *, draws: int = 1000, seed: int = 0
+) -> Agreement | None:
+    """Agreement of two judges, by name, over the pairs of responses that both decided, a pair's orders averaged.
+
+    Without null models and without identical responses, on which nobody can disagree. None where no pair is left.
+    """
+    judged: list[dict[tuple[str, int], float]] = []
+    for name in (one, other):
+        mine = [v for v in verdicts if v.judge == name and not v.canary and v.outcome != IDENTICAL]
+        decided = by_pair([v for v in mine if v.preference is not None])
+        judged.append({pair: float(np.mean([v.preference or 0.0 for v in g])) for pair, g in decided.items()})
+    shared = [pair for pair in judged[0] if pair in judged[1]]
+    if not shared:
+        return None
+    first, second = ([preferences[pair] for pair in shared] for preferences in judged)
+    return agreement(first, second, draws=draws, seed=seed)
 
 
 def _raw(tables: np.ndarray) -> np.ndarray:

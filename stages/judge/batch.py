@@ -27,6 +27,10 @@ OVER = ("completed", "failed", "expired", "cancelled")
 Result = TypeVar("Result")
 
 
+class Silent(BadInput):
+    """A call stayed without an answer; it may have done its work all the same."""
+
+
 def fetch_batch(client: Client, requests: Sequence[Request], progress: Callable[[int], None]) -> dict[str, Reply]:
     """A reply to every request, by key, through batches.
 
@@ -94,9 +98,21 @@ def _hand_over(client: Client, requests: Sequence[Request], must: bool) -> dict[
             break
         keys = [request.key for request in part]
         client.cache.open_batch(name, keys)
-        _create(client, name, b"".join(lines))
+        try:
+            _create(client, name, b"".join(lines))
+        except Silent:  # it may have been taken: whoever runs next looks for it by its name
+            raise
+        except BadInput:
+            _give_up(client, name)
+            raise
         handed[name] = part
     return handed
+
+
+def _give_up(client: Client, name: str) -> None:
+    """The server refused the batch: nothing was bought, and what was set aside for it is free again."""
+    client.cache.close_batch(name)
+    client.budget.settle(name, 0.0)
 
 
 def _create(client: Client, name: str, content: bytes) -> None:
@@ -128,6 +144,9 @@ def _await(
                 continue
             with client.cache.claimed(name):
                 if name in client.cache.batches:
+                    if batch is not None and batch.status == "failed" and not batch.output_file_id:
+                        _give_up(client, name)
+                        raise BadInput("runtime.batch", _refusal(client, batch))
                     cost = _collect(client, name, batch, waiting, replies) if batch is not None else 0.0
                     client.cache.close_batch(name)
                     client.budget.settle(name, cost)
@@ -148,13 +167,6 @@ def _await(
 
 def _collect(client: Client, name: str, batch: Any, waiting: Mapping[str, Request], replies: dict[str, Reply]) -> float:
     """Records a batch's answers and takes its refusals; dollars that they cost."""
-    if batch.status == "failed" and not batch.output_file_id:
-        errors = [e.message for e in (batch.errors.data or [])] if batch.errors else []
-        client.cache.close_batch(name)
-        raise BadInput(
-            "runtime.batch",
-            f"the server refused the batch: {client.wire.redact(str(errors[0] if errors else 'no reason given'))}",
-        )
     cost = 0.0
     for file in (batch.output_file_id, batch.error_file_id):
         if not file:
@@ -182,6 +194,13 @@ def _collect(client: Client, name: str, batch: Any, waiting: Mapping[str, Reques
     return cost
 
 
+def _refusal(client: Client, batch: Any) -> str:
+    """The server's own reason, in one line."""
+    errors = [str(e.message) for e in (batch.errors.data or []) if e.message] if batch.errors else []
+    lines = client.wire.redact(errors[0]).strip().splitlines() if errors else []
+    return f"the server refused the batch: {lines[0][:300] if lines else 'no reason given'}"
+
+
 def _find(client: Client, name: str) -> Any | None:
     """The server's batch of this name; None where it was never created."""
     listed = _persist(client, lambda: list(client.wire.sdk.batches.list(limit=100)))
@@ -189,7 +208,10 @@ def _find(client: Client, name: str) -> Any | None:
 
 
 def _persist(client: Client, what: Callable[[], Result], unless: Callable[[], bool] = lambda: False) -> Any:
-    """A call, tried again while the server is busy. Raises BadInput where it keeps failing."""
+    """A call, tried again while the server is busy. Raises Silent where no answer comes, BadInput where it is refused.
+
+    `unless`: whether a call whose answer was lost has done its work.
+    """
     problem = ""
     for attempt in range(1, client.traffic.attempts + 1):
         try:
@@ -201,9 +223,12 @@ def _persist(client: Client, what: Callable[[], Result], unless: Callable[[], bo
                 ) from None
             problem = error.problem
             client.wait(error.wait, attempt)
-            if error.billed and unless():
-                return None
-    raise BadInput("base_url", f"no answer to a batch call after {client.traffic.attempts} attempts ({problem})")
+            try:
+                if error.billed and unless():
+                    return None
+            except BadInput as blind:
+                raise Silent(blind.field, blind.problem) from None
+    raise Silent("base_url", f"no answer to a batch call after {client.traffic.attempts} attempts ({problem})")
 
 
 def _digest(*parts: Any) -> str:

@@ -9,7 +9,7 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
 from stages.judge.pairs import canaries, pairs_of
-from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, by_pair, canary_summary, summary
+from stages.judge.seat import Seat
+from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, canary_summary, summary
 from stages.runtime import Runtime
 
-ORDERS = ("both", "seeded", "as_is")
 _log = logging.getLogger(__name__)
 
 
@@ -39,11 +39,13 @@ class Judge:
     """Payload of the method it is held against."""
     prompts: Path
     judges: dict[str, Any]
-    """Name of a slot → judge: `ApiJudge` or `RewardJudge`; an empty slot (null) judges nothing."""
+    """Name of a slot → judge: `ApiJudge`, `RewardJudge`, or a `Seat` with one of them; an empty slot (null) judges
+    nothing."""
     parts: list[str] = field(default_factory=list)
     """Parts of the prompts that are judged; empty: all."""
     order: str = "both"
-    """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first)."""
+    """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first). Of all
+    judges but those on a `Seat`; so is `canary`."""
     canary: int = 20
     """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
     canary_text: str = "I have no answer to this."
@@ -53,38 +55,43 @@ class Judge:
     runtime: Runtime = field(default_factory=Runtime)
 
     @property
-    def _seated(self) -> dict[str, Any]:
-        return {slot: judge for slot, judge in self.judges.items() if judge is not None}
+    def _seats(self) -> dict[str, Seat]:
+        taken = {slot: judge for slot, judge in self.judges.items() if judge is not None}
+        return {slot: Seat.of(judge, self.order, self.canary) for slot, judge in taken.items()}
+
+    def _place(self, slot: str) -> str:
+        """Where the fields of a slot's judge stand."""
+        return f"judges.{slot}.judge" if isinstance(self.judges[slot], Seat) else f"judges.{slot}"
 
     def run(self, out: Path) -> None:
-        if self.order not in ORDERS:
-            raise BadInput("order", f"{self.order!r} is none of {', '.join(ORDERS)}")
-        if not self._seated:
+        seats = self._seats
+        if not seats:
             raise BadInput("judges", "no judge is named; give at least one, such as judges.main")
-        names = [getattr(judge, "name", slot) for slot, judge in self._seated.items()]
+        for slot, seat in seats.items():
+            seat.check(f"judges.{slot}." if seat is self.judges[slot] else "")
+            if not isinstance(seat.judge, PairJudge):
+                problem = f"{type(seat.judge).__name__} is no judge: it has no decide(pairs, order, session)"
+                raise BadInput(self._place(slot), problem)
+        names = [seat.judge.name for seat in seats.values()]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise BadInput("judges", f"{len(repeated)} of them are named {repeated[0]!r}; give each its own name")
-        if self.canary < 0:
-            raise BadInput("canary", f"{self.canary} is not a number of prompts, 0 or more")
         pairs = pairs_of(Path(self.generations), Path(self.reference_generations), Path(self.prompts), self.parts)
-        pairs += canaries(pairs, self.canary, self.canary_text)
         requests = getattr(self.runtime, "requests", None) or Path(out).parent / "requests"
         verdicts: list[Verdict] = []
         figures: dict[str, float] = {}
         report: dict[str, Any] = {"order": self.order, "judges": {}}
-        for number, (slot, judge) in enumerate(self._seated.items()):
-            if not isinstance(judge, PairJudge):
-                raise BadInput(
-                    f"judges.{slot}", f"{type(judge).__name__} is no judge: it has no decide(pairs, order, session)"
-                )
+        for number, (slot, seat) in enumerate(seats.items()):
+            asked = pairs + canaries(pairs, seat.canary, self.canary_text)
             session = Session(Path(requests), self._progress(number))
-            found = _decided(slot, judge, pairs, self.order, session)
+            found = _decided(self._place(slot), seat.judge, asked, seat.order, session)
             verdicts += found
-            report["judges"][slot] = {"name": judge.name, **self._judged(slot, found, session, figures)}
-        if len(self._seated) > 1:
+            own = {"order": seat.order} if seat is self.judges[slot] else {}
+            said = self._judged(slot, found, session, figures)
+            report["judges"][slot] = {"name": seat.judge.name, **own, **said}
+        if len(self._seats) > 1:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
-                figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa")}
+                figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa") if name in values}
         costs = [verdict.cost for verdict in verdicts if verdict.cost is not None]
         if len(costs) == len(verdicts):
             figures["dollars"] = math.fsum(costs)
@@ -107,13 +114,13 @@ class Judge:
             return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
         found: list[Estimate] = [
             estimate(
-                judge,
+                seat.judge,
                 items=items,
-                order=self.order,
-                canary=min(self.canary, items // expected.samples),
+                order=seat.order,
+                canary=min(seat.canary, items // expected.samples),
                 output_characters=expected.response_tokens * CHARACTERS_A_TOKEN,
             )
-            for judge in self._seated.values()
+            for seat in self._seats.values()
         ]
         dollars = [one.dollars for one in found]
         return {
@@ -125,14 +132,14 @@ class Judge:
 
     def _progress(self, number: int) -> Any:
         def progress(done: int, total: int, note: str) -> None:
-            share = (number + done / max(1, total)) / len(self._seated)
+            share = (number + done / max(1, total)) / len(self._seats)
             self.runtime.progress(round(1000 * share), 1000, note)
 
         return progress
 
     def _judged(self, slot: str, found: list[Verdict], session: Session, figures: dict[str, float]) -> dict[str, Any]:
         """Adds a judge's figures, and returns what its summary says. Warns where the canary did not lose."""
-        prefix = "" if len(self._seated) == 1 else f"{slot}/"
+        prefix = "" if len(self._seats) == 1 else f"{slot}/"
         real = [v for v in found if not v.canary]
         parts = {part: summary([v for v in real if v.part == part]) for part in dict.fromkeys(v.part for v in real)}
         said: dict[str, Any] = {"all": summary(real), "parts": parts, "warnings": []}
@@ -156,11 +163,11 @@ class Judge:
         return said
 
 
-def _decided(slot: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
+def _decided(place: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
     try:
         return judge.decide(pairs, order, session)
     except BadInput as error:  # the judge names its own field; the user wrote it below `judges`
-        error.field = f"judges.{slot}.{error.field}"
+        error.field = f"{place}.{error.field}"
         error.args = (f"{error.field}: {error.problem}",)
         raise
 
@@ -175,23 +182,16 @@ def _canary_warning(slot: str, canary: dict[str, float]) -> str:
 
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """Agreement of every two judges over the pairs that both decided, a pair's orders taken together."""
-    from stages.judge.agreement import compare_judges  # scipy.stats: half a second that a plan need not wait for
+    """Agreement of every two judges, in points, by `one~other`; left out where they have no pair in common."""
+    from stages.judge.agreement import of_verdicts  # scipy.stats: half a second that a plan need not wait for
 
-    means: dict[str, dict[Hashable, float]] = {}
-    for name in dict.fromkeys(v.judge for v in verdicts):
-        mine = by_pair([v for v in verdicts if v.judge == name and not v.canary and v.preference is not None])
-        means[name] = {key: sum(v.preference or 0.0 for v in group) / len(group) for key, group in mine.items()}
     said = {}
-    for pair in itertools.combinations(means, 2):
-        if means[pair[0]].keys() & means[pair[1]].keys():
-            found = compare_judges({name: means[name] for name in pair})[pair]
-            said["~".join(pair)] = {
+    for one, other in itertools.combinations(dict.fromkeys(v.judge for v in verdicts), 2):
+        if (found := of_verdicts(verdicts, one, other)) is not None:
+            kappa = {"kappa": found.kappa.estimate, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
+            said[f"{one}~{other}"] = {
                 "items": found.items,
                 "raw": 100 * found.raw.estimate,
-                "kappa": found.kappa.estimate,
-                "kappa_low": found.kappa.low,
-                "kappa_high": found.kappa.high,
-                "base_rates": dict(zip(pair, found.base_rates, strict=True)),
-            }
+                "base_rates": dict(zip((one, other), found.base_rates, strict=True)),
+            } | {name: value for name, value in kappa.items() if math.isfinite(value)}
     return said

@@ -8,6 +8,7 @@ from judging import api_judge, longer_wins, quick, shown, write_methods
 from loopback import Fault, Loopback, completion
 
 from stages.errors import BadInput
+from stages.judge.ledger import Ledger
 
 
 def batching(base_url: str, **traffic: Any) -> Any:
@@ -99,3 +100,39 @@ def test_a_server_without_batches_says_so_in_one_line(tmp_path: Path, run_stage)
         with pytest.raises(BadInput, match=r"judges\.main\.runtime\.batch: .*set batch=false") as refused:
             run_stage(payloads, {"main": batching(server.base_url)})
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("when", ["while it is looked over", "as it is handed over"])
+def test_a_batch_that_the_server_refuses_costs_nothing(tmp_path: Path, run_stage, when: str) -> None:
+    payloads = write_methods(tmp_path, [f"candidate {i}" for i in range(20)], ["x"] * 20)
+
+    def refuse(batch: dict[str, Any]) -> None:
+        batch |= {"status": "failed", "errors": {"data": [{"message": "too many\nenqueued tokens", "code": "x"}]}}
+
+    with Loopback(longer_wins) as server:
+        if when == "as it is handed over":
+            post = server._post
+
+            def turned_down(handler: Any) -> None:
+                if handler.path == "/v1/files":
+                    handler.rfile.read(int(handler.headers["Content-Length"]))
+                    handler.send_error(400)
+                else:
+                    post(handler)
+
+            server._post = turned_down  # type: ignore[method-assign]
+        server._complete = refuse  # type: ignore[method-assign]
+        judge = batching(server.base_url, account="study", max_cost_run=1.0)
+        with pytest.raises(BadInput, match=r"judges\.main\.runtime\.batch: ") as refused:
+            run_stage(payloads, {"main": judge})
+        assert "\n" not in str(refused.value)
+        if when == "while it is looked over":
+            assert refused.value.problem == "the server refused the batch: too many"
+        account = Ledger(tmp_path / "requests", "study", 1.0)
+        account.fits(0.0)
+        assert account.spent == pytest.approx(1030e-6)  # the preflight alone; nothing is set aside any more
+        # And the way out that the line names works: nothing waits for the batch, the money is there.
+        verdicts, _ = run_stage(payloads, {"main": api_judge(server.base_url, runtime=quick(account="study"))})
+        assert {v.outcome for v in verdicts} == {"verdict"}
+        account.fits(0.0)
+        assert account.spent == pytest.approx(42 * 1030e-6)  # a preflight each, 40 questions

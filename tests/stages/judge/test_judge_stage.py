@@ -1,6 +1,7 @@
 """The stage end to end against a loopback judge, and with the reward judge."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from loopback import MODEL, Fault, Loopback, completion
 from stages import records
 from stages.errors import BadInput
 from stages.judge.reward_judge import RewardJudge
+from stages.judge.seat import Seat
 from stages.records import Generation
+from sweeps.judged import judge_agreements
 
 
 def test_both_orders_are_asked_and_the_preference_speaks_of_the_candidate(tmp_path: Path, run_stage) -> None:
@@ -237,6 +240,58 @@ def test_two_judges_on_the_same_pairs(tmp_path: Path, run_stage) -> None:
     assert metrics["agreement/words~length/raw"] == 50
     assert metrics["words/win_rate"] == 87.5
     assert metrics["length/win_rate"] == 50
+
+
+def test_a_judge_on_a_seat_has_an_order_and_null_models_of_its_own(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, [f"superb {i}" for i in range(6)], ["b"] * 6)
+    words = RewardJudge(reward=Warm(), name="words")
+    with Loopback(longer_wins) as server:
+        seat = Seat(api_judge(server.base_url), order="as_is", canary=2)
+        verdicts, metrics = run_stage(payloads, {"main": words, "second": seat}, canary=5)
+        seat.judge.mode = "vibes"
+        with pytest.raises(BadInput) as refused:
+            run_stage(payloads, {"main": words, "second": seat})
+    assert refused.value.field == "judges.second.judge.mode"
+    assert sorted(Counter((v.judge, v.order, v.canary) for v in verdicts).items()) == [
+        (("loop", "reference_first", False), 6), (("loop", "reference_first", True), 2),
+        (("words", "either", False), 6), (("words", "either", True), 5),
+    ]  # fmt: skip
+    assert (metrics["main/canary/pairs"], metrics["second/canary/pairs"]) == (5, 2)
+    said = json.loads((tmp_path / "runs" / "0" / "summary.json").read_text())
+    assert (said["order"], said["judges"]["second"]["order"]) == ("both", "as_is")
+
+
+@pytest.mark.parametrize(("change", "field"), [({"order": "random"}, "order"), ({"canary": -1}, "canary")])
+def test_the_fields_of_a_seat(tmp_path: Path, run_stage, change: dict[str, Any], field: str) -> None:
+    payloads = write_methods(tmp_path, ["a"], ["b"])
+    with pytest.raises(BadInput) as refused:
+        run_stage(payloads, {"second": Seat(RewardJudge(reward=Length()), **change)})
+    assert refused.value.field == f"judges.second.{field}"
+
+
+def test_responses_that_are_the_same_are_no_agreement_and_the_report_counts_alike(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(
+        tmp_path, ["same", "superb", "warm one", "x", "wonder"], ["same", "a", "b", "ccc", "d" * 8]
+    )
+    judges = {"words": RewardJudge(reward=Warm(), name="words"), "length": RewardJudge(reward=Length(), name="length")}
+    verdicts, metrics = run_stage(payloads, judges)
+    assert [v.outcome for v in verdicts].count("identical") == 2
+    assert metrics["agreement/words~length/raw"] == 50  # as without the first prompt; with it: 3 of 5
+    (two,) = judge_agreements([verdicts], draws=1000, seed=0)
+    assert two["points"][0]["pairs"] == 4
+    for name in ("raw", "kappa"):
+        assert two["points"][0][name] == metrics[f"agreement/words~length/{name}"]
+    said = json.loads((tmp_path / "runs" / "0" / "summary.json").read_text())["agreement"]["words~length"]
+    assert (said["items"], said["raw"], said["kappa"]) == (4, 50, metrics["agreement/words~length/kappa"])
+
+
+def test_two_judges_who_always_choose_alike_have_no_kappa_rather_than_nan(tmp_path: Path, run_stage) -> None:
+    payloads = write_methods(tmp_path, ["superb one", "warm one"], ["a", "b"])
+    judges = {"words": RewardJudge(reward=Warm(), name="words"), "length": RewardJudge(reward=Length(), name="length")}
+    _, metrics = run_stage(payloads, judges)
+    assert metrics["agreement/words~length/raw"] == 100
+    assert "agreement/words~length/kappa" not in metrics  # chance leaves nothing to miss
+    assert "NaN" not in (tmp_path / "runs" / "0" / "summary.json").read_text()
 
 
 def test_prompts_that_do_not_match_are_named(tmp_path: Path, run_stage) -> None:
