@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from stages.decode.chunk_lane import Read, logprob
@@ -27,10 +26,10 @@ from stages.decode.values import (
     require_strength,
     require_transform,
 )
-from stages.errors import BadInput
 from stages.learn.vocab_model import is_vocab_head
 from stages.records import Prompt
 from stages.reward import Reward as RewardModel
+from stages.reward import scored
 
 
 @dataclass
@@ -222,7 +221,5 @@ class TextScore:
         pass
 
     def scores(self, rows: Sequence[Row], read: Mapping[Lane, Read], asked: Sequence[Prompt]) -> list[float]:
-        try:
-            return np.asarray(self.reward.score(asked, [row.text for row in rows]), dtype=np.float64).tolist()
-        except BadInput as error:
-            raise BadInput(f"{self.field}.reward.{error.field}", error.problem) from error
+        texts = [row.text for row in rows]
+        return scored(self.reward, asked, texts, f"{self.field}.reward").tolist()

@@ -17,7 +17,7 @@ from stages.decode.scorers import ChunkScorer
 from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
-from stages.reward import Reward
+from stages.reward import Reward, scored
 
 
 class Search(Protocol):
@@ -94,19 +94,10 @@ class BestOf:
 
         `rows` are ordered by prompt, then sample, so that the rows of n = 2 are the first rows of n = 4. Tokens, FLOPs
         and seconds of all n count. `logprob` is nan for n > 1: the selected policy's probability of a text is unknown.
-        Raises FloatingPointError where the reward is not finite, BadInput (under `field`.reward) where it refuses.
+        Raises what `reward.scored` raises, under `field`.reward.
         """
         asked = [prompts[row.prompt] for row in rows]
-        try:
-            rewards = np.asarray(self.reward.score(asked, [row.text for row in rows]), dtype=np.float64)  # (N,)
-        except BadInput as error:
-            raise BadInput(f"{field}.reward.{error.field}", error.problem) from error
-        if not np.isfinite(rewards).all():
-            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise FloatingPointError(
-                f"{type(self.reward).__name__}: reward is not finite for prompt {asked[bad].id!r}, "
-                f"sample {rows[bad].sample}"
-            )
+        rewards = scored(self.reward, asked, [row.text for row in rows], f"{field}.reward")  # (N,)
         chosen = []
         for first in range(0, len(rows), self.n):
             group = rows[first : first + self.n]

@@ -481,3 +481,15 @@ def test_a_score_that_is_not_finite_is_named(
     monkeypatch.setattr(kind, "scores", lambda self, rows, read, asked: [math.nan] * len(rows))
     with pytest.raises(FloatingPointError, match=r"is not finite after step \d of prompt 'p0', sample 0"):
         search(kinds[name][0], 2, 2, 2)
+
+
+@pytest.mark.parametrize("shape", [(-2,), (0, 1), (0, 2)])
+def test_a_reward_of_the_wrong_shape_compares_nothing(search: Search, shape: tuple[int, ...]) -> None:
+    """Two scores too few; (N, 1) and (N, 2)."""
+
+    class Shapeless:
+        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+            return np.zeros((len(responses) + shape[0], *shape[1:]))
+
+    with pytest.raises(BadInput, match=r"^search\.scorer\.reward: Shapeless\.score gave shape"):
+        search(scorers.Reward(Shapeless()), 2, 2, 2)
