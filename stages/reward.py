@@ -2,16 +2,23 @@
 
 A reward is any dataclass with `score`, configured by its `_target_`; it is cheap to construct and loads its model at
 the first call. The shipped ones live in `stages/learn/` (`ProbeReward`, `TfidfReward`, `ClassifierReward`); your own is
-a class of ten lines in a file of yours.
+a class of ten lines in a file of yours. Where it runs a model it may say what that takes in a method `cost`.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from stages.errors import BadInput
 from stages.records import Prompt
+
+UNCOUNTED = "uncounted.json"
+"""Beside the responses of a method: the class names of rewards whose scoring their FLOPs leave out, a list."""
 
 
 @runtime_checkable
@@ -20,6 +27,15 @@ class Reward(Protocol):
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """(N,) float64, one score a pair of prompt and response; higher is better."""
+        ...
+
+
+class Costed(Reward, Protocol):
+    """A reward that says what scoring takes. One that does not counts as free, and the report says so."""
+
+    def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) tokens forwarded to score each pair once and (N,) FLOPs of it, 2·parameters·tokens plus attention, as
+        decoding counts them: without padding. Arithmetic on lengths; no model runs for it."""
         ...
 
 
@@ -45,10 +61,8 @@ def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], fie
     name = type(reward).__name__
     if not isinstance(reward, Reward):
         raise BadInput(field, f"{name} is no reward: it has no score(prompts, responses)")
-    try:
+    with _under(field):
         answer = reward.score(prompts, responses)
-    except BadInput as error:
-        raise BadInput(f"{field}.{error.field}", error.problem) from error
     found = _numbers(answer, len(responses), f"{name}.score", field)
     if len(bad := np.flatnonzero(~np.isfinite(found))):
         row = int(bad[0])
@@ -58,6 +72,52 @@ def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], fie
             "a reward must be a finite number for every text, the empty one too",
         )
     return found
+
+
+def spent(
+    reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], field: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) int64 tokens and (N,) float64 FLOPs of scoring each pair once; 0 where the reward does not say (`Costed`).
+
+    Raises BadInput as `scored` does.
+    """
+    if not _says_cost(reward):
+        return np.zeros(len(responses), dtype=np.int64), np.zeros(len(responses))
+    with _under(field):
+        tokens, flops = reward.cost(prompts, responses)
+    what = f"{type(reward).__name__}.cost"
+    return _numbers(tokens, len(responses), what, field).astype(np.int64), _numbers(flops, len(responses), what, field)
+
+
+def uncounted(part: Any) -> list[str]:
+    """Class names of the rewards in a configured object (a search) that do not say what scoring takes."""
+    if isinstance(part, Reward):
+        return [] if _says_cost(part) else [type(part).__name__]
+    within = [getattr(part, f.name) for f in fields(part)] if is_dataclass(part) and not isinstance(part, type) else []
+    return list(dict.fromkeys(name for one in within for name in uncounted(one)))
+
+
+def write_uncounted(out: Path, search: Any) -> None:
+    """What the FLOPs of the responses in `out` leave out: `uncounted` of what selected among them."""
+    (Path(out) / UNCOUNTED).write_text(json.dumps(uncounted(search)) + "\n", encoding="utf-8")
+
+
+def read_uncounted(folder: Path) -> list[str]:
+    """What `write_uncounted` wrote. Raises FileNotFoundError."""
+    return list(json.loads((Path(folder) / UNCOUNTED).read_text(encoding="utf-8")))
+
+
+def _says_cost(reward: Any) -> bool:
+    return callable(getattr(reward, "cost", None))
+
+
+@contextmanager
+def _under(field: str) -> Iterator[None]:
+    """What a reward refuses is said of its own key, `field`."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{field}.{error.field}", error.problem) from error
 
 
 def _numbers(answer: Any, count: int, what: str, field: str) -> np.ndarray:

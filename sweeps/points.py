@@ -13,6 +13,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.verdicts import Verdict
 from stages.records import Score
+from stages.reward import read_uncounted
 from stages.training_cost import TrainingCost, read_costs
 from sweeps.judged import load_verdicts
 from sweeps.statistics import Estimate, by_prompt, mean_interval, ratio_interval
@@ -33,6 +34,8 @@ class Point:
     """On the report part alone; empty where nobody judged."""
     trained: Sequence[TrainingCost] | None = None
     """What the models cost that the method needs beyond π₀; empty where it trains nothing, None where nobody says."""
+    uncounted: Sequence[str] = ()
+    """Rewards that select among its responses, whose scoring its FLOPs and tokens leave out."""
 
     @cached_property
     def parts(self) -> dict[str, list[Score]]:
@@ -151,13 +154,22 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
         if absent := [name for name in REWARDS if name not in scores[0].rewards]:
             raise BadInput(f"{place}.score", f"{entry['label']} was not scored by a reward named {absent[0]!r}")
         try:
-            trained = read_costs(Path(entry["decode"])) if entry.get("decode") else None
+            decode = Path(entry["decode"]) if entry.get("decode") else None
+            trained = None if decode is None else read_costs(decode)
+            uncounted = [] if decode is None else read_uncounted(decode)
         except FileNotFoundError as error:
             raise BadInput(
                 f"{place}.decode", f"{error.filename} does not exist; give a folder of stage decode"
             ) from error
         points.append(
-            Point(str(entry["label"]), str(entry["method"]), dict(entry["settings"]), scores, trained=trained)
+            Point(
+                str(entry["label"]),
+                str(entry["method"]),
+                dict(entry["settings"]),
+                scores,
+                trained=trained,
+                uncounted=uncounted,
+            )
         )
     judged = load_verdicts(given, report_part)
     return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stages.decode.scorers import Explicit
+from stages.decode.scorers import Reward as RewardScorer
+from stages.decode.search import BestOf, ChunkSearch
 from stages.errors import BadInput
 from stages.records import Prompt
-from stages.reward import NotFiniteScore, Reward, judged_text, scored
+from stages.reward import NotFiniteScore, Reward, judged_text, read_uncounted, scored, spent, write_uncounted
 
 
 class Length:
@@ -105,3 +108,46 @@ def test_no_stage_asks_a_reward_past_the_check():
     root = Path(__file__).parents[2] / "stages"
     asks = re.compile(r"rewards?(\[\w+\])?\.score\(")
     assert [path.name for path in root.rglob("*.py") if asks.search(path.read_text(encoding="utf-8"))] == ["reward.py"]
+
+
+# what scoring takes
+
+
+class Costly(Fixed):
+    """Two tokens and ten FLOPs a character, or whatever it is given."""
+
+    def cost(self, prompts, responses):
+        if isinstance(self.answer, tuple):
+            return self.answer
+        return [2 * len(r) for r in responses], np.array([10.0 * len(r) for r in responses])
+
+
+def test_a_reward_says_what_scoring_takes_or_counts_as_free():
+    tokens, flops = spent(Costly(0), ASKED, TEXTS, "reward")
+    assert (tokens.dtype, tokens.tolist()) == (np.int64, [6, 6, 10, 8])
+    assert (flops.dtype, flops.tolist()) == (np.float64, [30, 30, 50, 40])
+    free = Fixed(0)
+    free.cost = 0.1  # a setting of somebody's own
+    assert [part.tolist() for part in spent(free, ASKED, TEXTS, "reward")] == [[0] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize("cost", [([1, 2], [1.0] * 4), ([1] * 4, 3.0), ([1] * 4, np.ones((4, 1)))])
+def test_a_cost_of_another_shape_is_refused(cost: tuple):
+    with pytest.raises(BadInput, match=r"^reward: Costly\.cost gave shape .* for 4 responses"):
+        spent(Costly(cost), ASKED, TEXTS, "reward")
+
+
+@pytest.mark.parametrize(
+    ("search", "names"),
+    [
+        (None, []),
+        (BestOf(4, Fixed(0)), ["Fixed"]),
+        (BestOf(4, Costly(0)), []),
+        (ChunkSearch(scorer=RewardScorer(Fixed(0))), ["Fixed"]),
+        (ChunkSearch(scorer=RewardScorer(Costly(0))), []),
+        (ChunkSearch(scorer=Explicit(Path("value"))), []),
+    ],
+)
+def test_what_a_search_leaves_uncounted_is_written_beside_its_responses(tmp_path: Path, search, names: list[str]):
+    write_uncounted(tmp_path, search)
+    assert read_uncounted(tmp_path) == names

@@ -412,6 +412,23 @@ def test_a_model_that_only_scores_reads_each_token_once(
     assert sum(read) == sum(drawn)
 
 
+def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Search, policy: Policy) -> None:
+    """What it says of itself, summed over its calls, is what the responses cost more than with the same reward free."""
+    told: list[int] = []
+
+    class Costly(Letters):
+        def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            lengths = np.array([len(text) for text in responses])
+            told.extend(lengths.tolist())
+            return lengths, 2.0 * lengths
+
+    free, counted = (search(scorers.Reward(reward), 2, 2, 2) for reward in (Letters(), Costly()))
+    assert tokens(counted) == tokens(free)
+    assert len(told) > 2 * 4 * len(free)  # three comparisons of up to four rows each
+    assert sum(row.tokens for row in counted) - sum(row.tokens for row in free) == sum(told) > 0
+    assert sum(row.flops for row in counted) - sum(row.flops for row in free) == pytest.approx(2 * sum(told))
+
+
 # another vocabulary
 
 

@@ -62,8 +62,23 @@ def test_every_sample_costs() -> None:
     assert math.isnan(first.logprob)
 
 
-def test_one_sample_is_the_base() -> None:
-    assert BestOf(1, Length()).choose(PROMPTS, rows()) == rows()
+class Costly(Length):
+    def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.array([3 + len(text) for text in responses])
+        return lengths, 100.0 * lengths
+
+
+def test_scoring_every_sample_costs_too() -> None:
+    """x xxx xx xx | xx x (nothing) x: 4 + 6 + 5 + 5 and 5 + 4 + 3 + 4 tokens of the reward's own model."""
+    free = BestOf(4, Length()).choose(PROMPTS, rows())
+    counted = BestOf(4, Costly()).choose(PROMPTS, rows())
+    assert [row.text for row in counted] == [row.text for row in free]
+    assert [row.tokens - other.tokens for row, other in zip(counted, free, strict=True)] == [20, 16]
+    assert [row.flops - other.flops for row, other in zip(counted, free, strict=True)] == [2000, 1600]
+
+
+def test_one_sample_is_the_base_and_nobody_scores_it() -> None:
+    assert BestOf(1, Broken()).choose(PROMPTS, rows()) == rows()
 
 
 def test_kl_bound() -> None:
