@@ -12,7 +12,7 @@ import numpy as np
 from stages import records
 from stages.errors import BadInput
 from stages.records import Labelled, Prompt, Rollout
-from stages.reward import Reward
+from stages.reward import Reward, scored
 from stages.runtime import Runtime
 from stages.shards import block, merge
 
@@ -32,7 +32,7 @@ class Label:
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
-        """Raises BadInput where no reward is named, a prompt is missing, or a reward is not a finite number."""
+        """Raises BadInput where no reward is named or a prompt is missing, and what `reward.scored` raises."""
         labelled = self._labelled(None)
         records.write(Path(out) / FILE, Labelled, labelled)
         self._report(labelled)
@@ -85,18 +85,7 @@ class Label:
         for start in range(0, len(order), self.runtime.rows):
             portion = order[start : start + self.runtime.rows]
             chosen = [rollouts[i] for i in portion]
-            found = np.asarray(reward.score([prompts[r.prompt_id] for r in chosen], [r.text for r in chosen]), float)
-            if found.shape != (len(chosen),):
-                raise BadInput(
-                    f"rewards.{name}", f"scored {len(chosen)} responses with an array of shape {found.shape}"
-                )
-            if not np.isfinite(found).all():
-                bad = chosen[int(np.flatnonzero(~np.isfinite(found))[0])]
-                raise BadInput(
-                    f"rewards.{name}",
-                    f"gave {found[~np.isfinite(found)][0]} for sample {bad.sample} of prompt {bad.prompt_id!r}; "
-                    "a reward must be a finite number for every text, the empty one too",
-                )
-            scores[portion] = found
+            asked = [prompts[r.prompt_id] for r in chosen]
+            scores[portion] = scored(reward, asked, [r.text for r in chosen], f"rewards.{name}")
             self.runtime.progress(done + start + len(portion), total, name)
         return scores

@@ -70,10 +70,10 @@ class Rollout:
     finished: bool
     """True: ended by EOS or a stopping string. False: cut at the token limit."""
     tokens: int = 0
-    """Tokens pushed through all models for it: its prompt's with sample 0, rejected candidates and samples too; 0 where
-    nobody counted."""
+    """Tokens pushed through all models for it: its prompt's with sample 0, rejected candidates and samples too, and
+    those that the reward reads which selects among them, where it says so; 0 where nobody counted."""
     flops: float = 0.0
-    """2·parameters·tokens plus attention, summed over all models."""
+    """2·parameters·tokens plus attention, summed over all models that `tokens` counts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from stages import records
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, Score
-from stages.reward import Reward
+from stages.reward import scored
 from stages.runtime import Runtime
 
 _WORD = re.compile(r"[\w'’-]+")
@@ -75,28 +75,13 @@ class ScoreGenerations:
 
     def _scored(self, name: str, asked: Sequence[Prompt], texts: Sequence[str], done: int) -> np.ndarray:
         """(N,) scores of one reward, asked for in portions so that progress shows."""
-        reward, field_name = self.rewards[name], f"rewards.{name}"
-        if not isinstance(reward, Reward):
-            raise BadInput(field_name, f"{type(reward).__name__} is no reward: it has no score(prompts, responses)")
-        portion, scored = max(1, self.runtime.rows), []
+        portion, found = max(1, self.runtime.rows), []
         total = len(texts) * len(self.rewards)
         for start in range(0, len(texts), portion):
             some = texts[start : start + portion]
-            values = np.asarray(reward.score(asked[start : start + portion], some), dtype=np.float64)
-            if values.shape != (len(some),):
-                raise BadInput(
-                    field_name, f"returned shape {values.shape} for {len(some)} responses, not ({len(some)},)"
-                )
-            if len(bad := np.flatnonzero(~np.isfinite(values))):
-                row = start + int(bad[0])
-                raise BadInput(
-                    field_name,
-                    f"returned {values[bad[0]]} for prompt {asked[row].id!r} and response {texts[row][:60]!r}; "
-                    "a reward has to be a finite number",
-                )
-            scored.append(values)
+            found.append(scored(self.rewards[name], asked[start : start + portion], some, f"rewards.{name}"))
             self.runtime.progress(done * len(texts) + start + len(some), total, name)
-        return np.concatenate(scored)
+        return np.concatenate(found)
 
 
 def distinct_2(text: str) -> float:

@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 from sweeps.judge_section import NONE, Pieces
-from sweeps.summary import count_text, trained_sets
+from sweeps.summary import count_text, trained_sets, users
 
 
 def compute_section(content: Mapping[str, Any], pieces: Pieces) -> str:
@@ -38,18 +38,34 @@ def _training_cells(training: Mapping[str, float] | None) -> str:
 
 def _notes(content: Mapping[str, Any]) -> str:
     notes = [
+        "FLOPs and tokens a response count every model that ran for it: the rejected candidates and samples, and the "
+        f"reward that selects among them.{_uncounted(content)}",
         "Seconds are those of whole batches, divided evenly among their responses: intervals of time and rate show how "
-        "prompts differ, not how two runs do."
+        "prompts differ, not how two runs do.",
     ]
     if sets := trained_sets(content):
         said = [f"{escape(models)} for {escape(', '.join(names))}" for models, _, names in sets]
         notes.append(
             f"Trained here: {'; '.join(said)}. Training counts forward and backward passes of what a method needs "
             "beyond the base policy and the rewards, which all share; rollout FLOPs are what drawing the responses "
-            "took that it learnt from, once for all methods that learn from the same ones. Measuring KL is charged to "
-            "nobody. FLOPs a response leave training out: spread it over the responses that a model is to serve."
+            "took that it learnt from, once for all methods that learn from the same ones. Measuring KL and scoring "
+            "those responses are charged to nobody. FLOPs a response leave training out: spread it over the responses "
+            "that a model is to serve."
         )
     return "".join(f"<p class=note>{note}</p>" for note in notes)
+
+
+def _uncounted(content: Mapping[str, Any]) -> str:
+    """A sentence for each reward that does not say what scoring takes."""
+    points: dict[str, list[int]] = {}
+    for number, point in enumerate(content["points"]):
+        for name in point["uncounted"]:
+            points.setdefault(name, []).append(number)
+    return "".join(
+        f" {escape(name)} does not say what scoring takes and counts as free for "
+        f"{escape(', '.join(users(content, numbers)))}."
+        for name, numbers in points.items()
+    )
 
 
 def flops_html(value: float | None) -> str:

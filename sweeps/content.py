@@ -109,6 +109,7 @@ def _points(study: Study) -> list[dict[str, Any]]:
             "kl_kind": point.kl_kind,
             "training": None if point.trained is None else total(point.trained),
             "models": [asdict(cost) for cost in point.trained or ()],
+            "uncounted": list(point.uncounted),
             **asdict(figure),
         }
         for point, figure, beside in zip(study.points, study.measured, tags(study.points), strict=True)

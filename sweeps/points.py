@@ -13,6 +13,7 @@ from stages import records
 from stages.errors import BadInput
 from stages.judge.verdicts import Verdict
 from stages.records import Score
+from stages.reward import read_uncounted
 from stages.training_cost import TrainingCost, read_costs
 from sweeps.judged import load_verdicts
 from sweeps.statistics import Estimate, by_prompt, mean_interval, ratio_interval
@@ -35,6 +36,8 @@ class Point:
     """What the models cost that the method needs beyond π₀; empty where it trains nothing, None where nobody says."""
     foresight: Path | None = None
     """Payload of stage `foresight` on the point's value; None where it has none or nobody measured it."""
+    uncounted: Sequence[str] = ()
+    """Rewards that select among its responses, whose scoring its FLOPs and tokens leave out."""
 
     @cached_property
     def parts(self) -> dict[str, list[Score]]:
@@ -153,14 +156,17 @@ def load_points(given: Sequence[Mapping[str, Any]], report_part: str) -> list[Po
         if absent := [name for name in REWARDS if name not in scores[0].rewards]:
             raise BadInput(f"{place}.score", f"{entry['label']} was not scored by a reward named {absent[0]!r}")
         try:
-            trained = read_costs(Path(entry["decode"])) if entry.get("decode") else None
+            decode = Path(entry["decode"]) if entry.get("decode") else None
+            trained = None if decode is None else read_costs(decode)
+            uncounted = [] if decode is None else read_uncounted(decode)
         except FileNotFoundError as error:
             raise BadInput(
                 f"{place}.decode", f"{error.filename} does not exist; give a folder of stage decode"
             ) from error
         settings = dict(entry["settings"]) | _varied(entry, given)
         foresight = Path(entry["foresight"]) if entry.get("foresight") else None
-        points.append(Point(str(entry["label"]), str(entry["method"]), settings, scores, (), trained, foresight))
+        label, method = str(entry["label"]), str(entry["method"])
+        points.append(Point(label, method, settings, scores, (), trained, foresight, uncounted))
     judged = load_verdicts(given, report_part)
     return [replace(point, verdicts=verdicts) for point, verdicts in zip(points, judged, strict=True)]
 

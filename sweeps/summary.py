@@ -83,10 +83,10 @@ def trained_sets(content: Mapping[str, Any]) -> list[tuple[str, Mapping[str, flo
         if point["models"]:
             models = ", ".join(dict.fromkeys(model["model"] for model in point["models"]))
             found.setdefault((models, *point["training"].values()), (models, point["training"], []))[2].append(number)
-    return [(models, cost, _users(content, numbers)) for models, cost, numbers in found.values()]
+    return [(models, cost, users(content, numbers)) for models, cost, numbers in found.values()]
 
 
-def _users(content: Mapping[str, Any], numbers: list[int]) -> list[str]:
+def users(content: Mapping[str, Any], numbers: list[int]) -> list[str]:
     """Methods by name where all their points are meant, else points."""
     points = content["points"]
     whole = {

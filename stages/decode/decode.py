@@ -1,5 +1,6 @@
 """Stage: responses of one method. Reads `prompts.parquet` and the folders of its policy, guide and search; writes
-`generations.parquet` (records.Generation), and `trained.json`, what the models that it needs beyond π₀ cost to train.
+`generations.parquet` (records.Generation), `trained.json`, what the models that it needs beyond π₀ cost to train, and
+`uncounted.json`, the rewards that select among its responses and do not say what that takes.
 
     tilt run goal=[decode] method=vas
 
@@ -26,6 +27,7 @@ from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_model_folder, require_room
 from stages.records import Generation, Prompt, read, write
+from stages.reward import write_uncounted
 from stages.runtime import Runtime
 from stages.shards import block, merge
 from stages.training_cost import training_costs, write_costs
@@ -101,8 +103,9 @@ class Decode:
         self._report(merge(parts, out, FILE, Generation), None, Measured("none"))
 
     def _trained(self, out: Path) -> None:
-        """What training the method's own models cost; π₀ is not one of them."""
+        """What training the method's own models cost, of which π₀ is none; what the responses' FLOPs leave out."""
         write_costs(out, training_costs([self.policy, self.guide, self.search], self.base or self.policy.folder))
+        write_uncounted(out, self.search)
 
     def _generations(self, shard: tuple[int, int] | None) -> tuple[list[Generation], float, Measured]:
         """The shard's responses, all where there is none; the seconds that decoding took; how KL was measured."""

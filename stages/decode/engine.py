@@ -43,7 +43,7 @@ class Response:
     finished: bool = False
     tokens: int = 0
     """Tokens forwarded for it, candidates included, padding not; its prompt's count with the prompt's sample 0. A token
-    counts once a model, through how many layers it goes is in the FLOPs."""
+    counts once a model, through how many layers it goes is in the FLOPs. A reward that selects counts what it reads."""
     flops: float = 0.0
     seconds: float = 0.0
     """The run's wall time ÷ its rows."""

@@ -139,12 +139,17 @@ class LogRatio:
         self.name = f"logits of {tuned.policy.folder} or {untuned.policy.folder}"
 
     def tilt(self, base: Base, sampling: Sampling) -> Tensor:
+        """(R, V); a token that either of the two rules out (a padded vocabulary's) is never drawn. A weight of 0 reads
+        nothing: it is the base, whatever the two say."""
+        if not self.weight:
+            return torch.zeros_like(base.weights)
         assert self.tuned.logits is not None
         assert self.untuned.logits is not None
         above, below = self.lanes.fit(self.tuned.logits), self.lanes.fit(self.untuned.logits)  # (R, V)
         ratio = (above - below).mul_(self.weight / sampling.temperature)
-        # −inf in both (a padded vocabulary) is a token that neither draws; NaN of a model stays and is named.
-        return ratio.masked_fill_(above.isneginf() & below.isneginf(), -torch.inf) if self.weight else ratio
+        # −∞ − (−∞) is NaN and w·∞ may be +∞, which no model said. (A sum is −∞ where one of two is, and neither is NaN:
+        # NaN of a model stays and is named.)
+        return ratio.masked_fill_((above + below).isneginf(), -torch.inf)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from stages.decode.chunk_lane import Read, logprob
@@ -27,10 +26,10 @@ from stages.decode.values import (
     require_strength,
     require_transform,
 )
-from stages.errors import BadInput
 from stages.learn.vocab_model import is_vocab_head
 from stages.records import Prompt
 from stages.reward import Reward as RewardModel
+from stages.reward import scored, spent
 
 
 @dataclass
@@ -65,7 +64,8 @@ class Score(Protocol):
         ...
 
     def scores(self, rows: Sequence[Row], read: Mapping[Lane, Read], asked: Sequence[Prompt]) -> list[float]:
-        """(N,) of all rows of the chunk; `read` by lane that forwards chunks, in the rows' order of origin."""
+        """(N,) of all rows of the chunk; `read` by lane that forwards chunks, in the rows' order of origin. What this
+        takes beyond the lanes' forwards is charged to the rows."""
         ...
 
 
@@ -197,7 +197,7 @@ class ValueScore:
 
 @dataclass
 class Reward:
-    """A reward model on the text so far."""
+    """A reward model on the text so far: every comparison scores it anew, and is charged for all of it."""
 
     reward: RewardModel
 
@@ -222,7 +222,9 @@ class TextScore:
         pass
 
     def scores(self, rows: Sequence[Row], read: Mapping[Lane, Read], asked: Sequence[Prompt]) -> list[float]:
-        try:
-            return np.asarray(self.reward.score(asked, [row.text for row in rows]), dtype=np.float64).tolist()
-        except BadInput as error:
-            raise BadInput(f"{self.field}.reward.{error.field}", error.problem) from error
+        texts, key = [row.text for row in rows], f"{self.field}.reward"
+        found = scored(self.reward, asked, texts, key)
+        for row, tokens, flops in zip(rows, *spent(self.reward, asked, texts, key), strict=True):
+            row.tokens += int(tokens)
+            row.flops += float(flops)
+        return found.tolist()

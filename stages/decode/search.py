@@ -17,7 +17,7 @@ from stages.decode.scorers import ChunkScorer
 from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
-from stages.reward import Reward
+from stages.reward import Reward, scored, spent
 
 
 class Search(Protocol):
@@ -93,31 +93,27 @@ class BestOf:
         """Of rows s·n … s·n + n − 1 of a prompt the best becomes its sample s; the first where rewards are equal.
 
         `rows` are ordered by prompt, then sample, so that the rows of n = 2 are the first rows of n = 4. Tokens, FLOPs
-        and seconds of all n count. `logprob` is nan for n > 1: the selected policy's probability of a text is unknown.
-        Raises FloatingPointError where the reward is not finite, BadInput (under `field`.reward) where it refuses.
+        and seconds of all n count, and what scoring them takes (`reward.spent`); one row is not scored. `logprob` is
+        nan for n > 1: the selected policy's probability of a text is unknown.
+        Raises what `reward.scored` raises, under `field`.reward.
         """
-        asked = [prompts[row.prompt] for row in rows]
-        try:
-            rewards = np.asarray(self.reward.score(asked, [row.text for row in rows]), dtype=np.float64)  # (N,)
-        except BadInput as error:
-            raise BadInput(f"{field}.reward.{error.field}", error.problem) from error
-        if not np.isfinite(rewards).all():
-            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise FloatingPointError(
-                f"{type(self.reward).__name__}: reward is not finite for prompt {asked[bad].id!r}, "
-                f"sample {rows[bad].sample}"
-            )
+        if self.n == 1:
+            return list(rows)
+        asked, texts, key = [prompts[row.prompt] for row in rows], [row.text for row in rows], f"{field}.reward"
+        rewards = scored(self.reward, asked, texts, key)  # (N,)
+        tokens, flops = spent(self.reward, asked, texts, key)  # (N,) each
         chosen = []
         for first in range(0, len(rows), self.n):
-            group = rows[first : first + self.n]
-            best = group[int(np.argmax(rewards[first : first + self.n]))]
+            places = slice(first, first + self.n)
+            group = rows[places]
+            best = group[int(np.argmax(rewards[places]))]
             chosen.append(
                 replace(
                     best,
                     sample=group[0].sample // self.n,
-                    logprob=best.logprob if self.n == 1 else math.nan,
-                    tokens=sum(row.tokens for row in group),
-                    flops=sum(row.flops for row in group),
+                    logprob=math.nan,
+                    tokens=sum(row.tokens for row in group) + int(tokens[places].sum()),
+                    flops=sum(row.flops for row in group) + float(flops[places].sum()),
                     seconds=sum(row.seconds for row in group),
                 )
             )

@@ -9,7 +9,7 @@ import numpy as np
 from stages.errors import BadInput
 from stages.judge.answers import IDENTICAL, VERDICT
 from stages.judge.verdicts import EITHER, Pair, Session, Verdict
-from stages.reward import Reward, judged_text
+from stages.reward import judged_text, scored
 
 PORTION = 64
 """Responses scored between two reports of progress."""
@@ -29,9 +29,7 @@ class RewardJudge:
     """Difference, in the reward's own unit, up to which neither wins."""
 
     def decide(self, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
-        """Raises BadInput for `reward` where it is none, or returns scores that are not finite numbers."""
-        if not isinstance(self.reward, Reward):
-            raise BadInput("reward", f"{type(self.reward).__name__} is no reward: it has no score(prompts, responses)")
+        """Raises BadInput for `reward` as `reward.scored` does, and for `tie`."""
         if not 0 <= self.tie < float("inf"):
             raise BadInput("tie", f"{self.tie} is not a difference, 0 or more")
         candidate = self._scores([(p, p.candidate) for p in pairs], session, 0)  # (N,)
@@ -66,16 +64,9 @@ class RewardJudge:
 
     def _scores(self, asked: Sequence[tuple[Pair, str]], session: Session, done: int) -> np.ndarray:
         """(N,) rewards of the given responses."""
-        scored = []
+        found = []
         for start in range(0, len(asked), PORTION):
             some = asked[start : start + PORTION]
-            values = np.asarray(
-                self.reward.score([p.prompt for p, _ in some], [text for _, text in some]), dtype=np.float64
-            )
-            if values.shape != (len(some),) or not np.isfinite(values).all():
-                raise BadInput(
-                    "reward", f"gave no finite number for each of {len(some)} responses to {some[0][0].prompt.id!r} …"
-                )
-            scored.append(values)
+            found.append(scored(self.reward, [p.prompt for p, _ in some], [text for _, text in some], "reward"))
             session.progress(done + start + len(some), 2 * len(asked), self.name)
-        return np.concatenate(scored) if scored else np.zeros(0)
+        return np.concatenate(found) if found else np.zeros(0)

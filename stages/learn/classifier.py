@@ -22,6 +22,7 @@ from stages.language_model import require_model_folder
 from stages.learn.batches import length_batches
 from stages.learn.cards import model_card, table
 from stages.learn.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.flops import reading_flops
 from stages.learn.hidden import padded
 from stages.learn.ranks import together
 from stages.learn.trainer import Module, Trainer, fit, machines_of, seeded
@@ -160,8 +161,21 @@ class ClassifierReward:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """(N,) float64, log p(good) − log p(bad)."""
-        scorer, tokenizer, max_tokens = self._model
+        scorer, _, _ = self._model
+        return scorer.logits(self._encoded(prompts, responses), rows=64)
+
+    def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) tokens and (N,) FLOPs (`reward.Costed`): all layers of the encoder, then one product."""
+        scorer, _, _ = self._model
+        lengths = [len(ids) for ids in self._encoded(prompts, responses)]
+        encoder: Any = scorer.encoder
+        read = reading_flops(encoder, encoder.config.num_hidden_layers, lengths, causal=False)
+        return np.array(lengths, dtype=np.int64), read + 2.0 * sum(p.numel() for p in scorer.head.parameters())
+
+    def _encoded(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of opening + response, cut as in training."""
+        _, tokenizer, max_tokens = self._model
         if not len(responses):
-            return np.zeros(0)
+            return []
         texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
-        return scorer.logits(tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"], rows=64)
+        return list(tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"])

@@ -1,9 +1,40 @@
-"""What a training costs: FLOPs of forward and backward passes of a language model of which a part is trained."""
+"""FLOPs of transformers that read whole sequences: of a forward pass, and of the training of a part of the model."""
 
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from torch import nn
+
+
+def layer_lists(model: Any, count: int) -> list[nn.ModuleList]:
+    """The lists that hold a model's `count` layers: one, but in rare architectures."""
+    return [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+
+
+def attention_per_layer(config: Any) -> int:
+    """FLOPs of one (token, attended position) pair in one layer: 4·heads·head size."""
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 4 * config.num_attention_heads * size
+
+
+def sequence_flops(weights: int, attention: int, length: int, *, causal: bool = True) -> int:
+    """Of one forward over a sequence: 2 a weight and token, `attention` (all layers together) for every pair of a token
+    and a position that it attends to, its own included; those behind it too in an encoder (not `causal`).
+
+    Example: 10 weights, 3 a pair, 4 tokens → 2·10·4 + 3·(1 + 2 + 3 + 4) = 110; an encoder: 80 + 3·4·4 = 128.
+    """
+    pairs = length * (length + 1) // 2 if causal else length * length
+    return 2 * weights * length + attention * pairs
+
+
+def reading_flops(model: Any, layers: int, lengths: Iterable[int], *, causal: bool = True) -> np.ndarray:
+    """(N,) float64: of one forward of the model's `layers` layers over each sequence, without a language-model head.
+    Embeddings are look-ups, norms beside the layers are left out; where no list holds the layers all weights count."""
+    stack: nn.Module = (*layer_lists(model, layers), model)[0]
+    weights = sum(p.numel() for p in stack.parameters())
+    attention = attention_per_layer(model.config) * layers
+    return np.array([sequence_flops(weights, attention, n, causal=causal) for n in lengths], dtype=np.float64)
 
 
 class Cost:
@@ -16,23 +47,21 @@ class Cost:
 
     def __init__(self, model: Any) -> None:
         config = model.config
-        layers = next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == config.num_hidden_layers)
+        layers = layer_lists(model, config.num_hidden_layers)[0]
         sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
         touched = [i for i, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())]
         below = any(p.requires_grad for p in model.get_input_embeddings().parameters())
         fork = 0 if below else touched[0] if touched else len(sizes)
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.trunk, self.above = sum(sizes), sum(sizes[fork:])
         self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.head = sum(p.numel() for p in model.get_output_embeddings().parameters())
-        self.pair = 4 * config.num_attention_heads * size
+        self.pair = attention_per_layer(config)
         self.layers, self.layers_above = len(sizes), len(sizes) - fork
 
     def forward(self, lengths: Iterable[int], predicted: int) -> float:
         """Of sequences of these lengths with `predicted` positions that need logits."""
-        lengths = list(lengths)
-        pairs = sum(n * (n + 1) // 2 for n in lengths)
-        return float(2 * self.trunk * sum(lengths) + 2 * self.head * predicted + self.pair * self.layers * pairs)
+        read = sum(sequence_flops(self.trunk, self.pair * self.layers, n) for n in lengths)
+        return float(read + 2 * self.head * predicted)
 
     def step(self, lengths: Iterable[int], predicted: int) -> float:
         """Of forward and backward together."""

@@ -23,7 +23,7 @@ from stages.errors import BadInput
 from stages.learn.values import load_value
 from stages.learn.vocab_model import VocabHead
 from stages.records import Prompt
-from stages.reward import Reward
+from stages.reward import Reward, scored
 from stages.runtime import Runtime
 
 PLACES = {"start": 0.0, "middle": 0.5, "end": 0.9}
@@ -135,4 +135,4 @@ class Foresight:
 
     def _rewards(self, policy: Policy, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
         texts = [text_of(policy.tokenizer, self.sampling, ids) for ids in responses]
-        return np.asarray(self.reward.score(list(prompts), texts), float)
+        return scored(self.reward, list(prompts), texts, "reward")

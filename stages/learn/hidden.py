@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from stages.errors import BadInput
 from stages.language_model import load_model, load_tokenizer
+from stages.learn.flops import reading_flops
 
 
 class Trunk:
@@ -30,11 +32,13 @@ class Trunk:
         self.whole = whole
         """Keep the layers above too, and give their last state beside the one that is read."""
         self.size = int(model.config.hidden_size)
+        self.layers = layers if whole else min(layer + 1, layers)
+        """How many of the model's layers run."""
         self.device = device
         # One layer more than is read: the very last entry of `hidden_states` has gone through the final norm.
         for module in model.modules():
-            if not whole and layer < layers and isinstance(module, nn.ModuleList) and len(module) == layers:
-                del module[layer + 1 :]
+            if isinstance(module, nn.ModuleList) and len(module) == layers:
+                del module[self.layers :]
         self.model = model
 
     def encode(self, text: str) -> list[int]:
@@ -43,6 +47,10 @@ class Trunk:
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         ids = cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
         return [cast(int, start), *ids]
+
+    def flops(self, lengths: Sequence[int]) -> np.ndarray:
+        """(N,) float64: of the states of sequences of these lengths."""
+        return reading_flops(self.model, self.layers, lengths)
 
     @torch.no_grad()
     def states(self, sequences: Sequence[Sequence[int]], rows: int) -> Iterator[tuple[int, torch.Tensor]]:

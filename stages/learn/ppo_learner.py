@@ -27,6 +27,7 @@ from stages.learn.responses import Exchange, by_length, predict, token_logprobs
 from stages.learn.trainer import PRECISIONS, machines_of
 from stages.learn.watch import WAY_OUT, require_finite
 from stages.records import Prompt
+from stages.reward import scored
 
 
 class Learner:
@@ -104,14 +105,7 @@ class Learner:
         engine = Engine(self.policy, stage.sampling, Terms(), seed=seed, rows=stage.runtime.rows, progress=told)
         responses = engine.run(asked, 1)
         prompts = [self.prompts[chosen[place]] for place in mine]
-        rewards = np.asarray(stage.reward.score(prompts, [r.text for r in responses]), float)
-        if not np.isfinite(rewards).all():
-            bad = int(np.flatnonzero(~np.isfinite(rewards))[0])
-            raise BadInput(
-                "reward",
-                f"gave {rewards[bad]} for a response to prompt {prompts[bad].id!r}; a reward must be a finite number "
-                "for every text, the empty one too",
-            )
+        rewards = scored(stage.reward, prompts, [r.text for r in responses], "reward")
         self.spent["rollout_flops"] += sum(r.flops for r in responses)
         self.spent["rollout_tokens"] += sum(r.tokens for r in responses)
         made = [

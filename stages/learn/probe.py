@@ -121,3 +121,9 @@ class ProbeReward:
         trunk, pooling, weight, bias = self._probe
         texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
         return pooled_states(trunk, texts, pooling) @ weight + bias  # (N, D) @ (D,)
+
+    def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) tokens and (N,) FLOPs (`reward.Costed`): the layers up to the one that is read, then one product."""
+        trunk, _, weight, _ = self._probe
+        lengths = [len(trunk.encode(judged_text(p, r))) for p, r in zip(prompts, responses, strict=True)]
+        return np.array(lengths, dtype=np.int64), trunk.flops(lengths) + 2.0 * (len(weight) + 1)

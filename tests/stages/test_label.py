@@ -95,7 +95,7 @@ def test_progress_and_figures(tmp_path: Path):
 
 def test_a_reward_that_is_not_a_number_names_the_rollout(tmp_path: Path):
     folder = payload(tmp_path, ["fine", "broken"])
-    with pytest.raises(BadInput, match=r"^rewards\.proxy: gave nan for sample 1 of prompt 'b'"):
+    with pytest.raises(BadInput, match=r"^rewards\.proxy: Length gave nan for prompt 'b' and response 'broken'"):
         label(folder, {"proxy": Length()})
 
 

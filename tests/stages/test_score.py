@@ -76,14 +76,17 @@ def test_means_are_reported_by_part(inputs: dict[str, Path], tmp_path: Path) -> 
 
 
 def test_a_reward_that_is_not_a_number_is_refused_by_name(inputs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"^rewards\.gold: returned nan for prompt 'a' and response ' gem'"):
+    with pytest.raises(BadInput, match=r"^rewards\.gold: Length gave nan for prompt 'a' and response ' gem'"):
         ScoreGenerations(**inputs, rewards={"proxy": Length(), "gold": Length(broken_at=" gem")}).run(tmp_path)
     assert not (tmp_path / "scores.parquet").exists()
 
 
 @pytest.mark.parametrize(
     ("reward", "line"),
-    [(Shapeless(), r"rewards\.proxy: returned shape \(3, 1\)"), (object(), r"rewards\.proxy: object is no reward")],
+    [
+        (Shapeless(), r"rewards\.proxy: Shapeless\.score gave shape \(3, 1\)"),
+        (object(), r"rewards\.proxy: object is no reward"),
+    ],
 )
 def test_what_is_no_reward_is_refused(inputs: dict[str, Path], tmp_path: Path, reward: object, line: str) -> None:
     with pytest.raises(BadInput, match=line):

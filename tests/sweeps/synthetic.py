@@ -10,6 +10,7 @@ import numpy as np
 from stages import records
 from stages.judge.verdicts import Verdict
 from stages.records import Score
+from stages.reward import write_uncounted
 from stages.training_cost import TrainingCost, write_costs
 
 WORDS = "a quiet film that earns its ending and never once raises its voice above the sea".split()  # noqa: SIM905
@@ -93,6 +94,7 @@ def with_costs(entries: list[dict[str, Any]], root: Path) -> list[dict[str, Any]
         folder = root / f"{number}"
         folder.mkdir(parents=True)
         write_costs(folder, TRAINED.get(entry["method"], []))
+        write_uncounted(folder, None)
         made.append(entry | {"decode": folder})
     return made
 

@@ -85,3 +85,16 @@ def test_kl_before_truncation_is_drawn_and_said_to_be_that(synthetic: ModuleType
     text = (tmp_path / "out" / "summary.txt").read_text()
     assert text.count(" ~ ") >= 2
     assert "~ before truncation" in text
+
+
+def test_a_reward_that_does_not_say_what_scoring_takes_is_named(synthetic: ModuleType, tmp_path: Path) -> None:
+    """Of the seven points the two of bon were selected by it; the others' FLOPs are whole."""
+    points = synthetic.with_costs(synthetic.write_study(tmp_path / "scores"), tmp_path / "decode")
+    compare(points, tmp_path / "whole")
+    for point in points:
+        if point["method"] == "bon":
+            (point["decode"] / "uncounted.json").write_text('["Brevity"]')
+    compare(points, tmp_path / "out")
+    said = " Brevity does not say what scoring takes and counts as free for bon."
+    assert f"the reward that selects among them.{said}</p>" in (tmp_path / "out" / "report.html").read_text()
+    assert "the reward that selects among them.</p>" in (tmp_path / "whole" / "report.html").read_text()

@@ -412,6 +412,23 @@ def test_a_model_that_only_scores_reads_each_token_once(
     assert sum(read) == sum(drawn)
 
 
+def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Search, policy: Policy) -> None:
+    """What it says of itself, summed over its calls, is what the responses cost more than with the same reward free."""
+    told: list[int] = []
+
+    class Costly(Letters):
+        def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            lengths = np.array([len(text) for text in responses])
+            told.extend(lengths.tolist())
+            return lengths, 2.0 * lengths
+
+    free, counted = (search(scorers.Reward(reward), 2, 2, 2) for reward in (Letters(), Costly()))
+    assert tokens(counted) == tokens(free)
+    assert len(told) > 2 * 4 * len(free)  # three comparisons of up to four rows each
+    assert sum(row.tokens for row in counted) - sum(row.tokens for row in free) == sum(told) > 0
+    assert sum(row.flops for row in counted) - sum(row.flops for row in free) == pytest.approx(2 * sum(told))
+
+
 # another vocabulary
 
 
@@ -481,3 +498,15 @@ def test_a_score_that_is_not_finite_is_named(
     monkeypatch.setattr(kind, "scores", lambda self, rows, read, asked: [math.nan] * len(rows))
     with pytest.raises(FloatingPointError, match=r"is not finite after step \d of prompt 'p0', sample 0"):
         search(kinds[name][0], 2, 2, 2)
+
+
+@pytest.mark.parametrize("shape", [(-2,), (0, 1), (0, 2)])
+def test_a_reward_of_the_wrong_shape_compares_nothing(search: Search, shape: tuple[int, ...]) -> None:
+    """Two scores too few; (N, 1) and (N, 2)."""
+
+    class Shapeless:
+        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
+            return np.zeros((len(responses) + shape[0], *shape[1:]))
+
+    with pytest.raises(BadInput, match=r"^search\.scorer\.reward: Shapeless\.score gave shape"):
+        search(scorers.Reward(Shapeless()), 2, 2, 2)

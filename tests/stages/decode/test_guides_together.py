@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from stages.decode.engine import Engine, Response
 from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
+from stages.decode.steering import Terms
 from stages.errors import BadInput
+from stages.language_model import load_model
 from stages.learn.value_model import ValueHead, fingerprint
 from stages.learn.vocab_model import VocabHead
 
@@ -211,6 +214,53 @@ def test_weight_zero_draws_the_base_tokens(decode: Decoder, tuned_model: Path, v
         assert max(abs(row.kl) for row in rows) < 1e-9
 
 
+@pytest.fixture(scope="module")
+def padded(tiny_model: Path, tuned_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """`padded(which, more)`: the model "base" or "tuned" with `more` rows of padding in its embeddings, likely ones."""
+
+    def make(which: str, more: int) -> Path:
+        source = {"base": tiny_model, "tuned": tuned_model}[which]
+        folder = tmp_path_factory.mktemp(which)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model: Any = load_model(source, dtype="float32", device="cpu")
+        model.resize_token_embeddings(len(tokenizer) + more, mean_resizing=False)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "untuned"), [(8, 0, None), (8, 8, 0), (8, 0, 0), (0, 8, 0), (0, 0, 8), (8, 16, 0)]
+)
+def test_vocabularies_that_are_padded_differently(
+    prompts: Prompts, padded: Callable[[str, int], Path], base: int, tuned: int, untuned: int | None
+) -> None:
+    """A weight of 0 is the base, padding and all; at any other, what one of the three lacks is never drawn."""
+    policy = CausalLM(padded("base", base)).load("cpu")
+    models = [CausalLM(padded("tuned", tuned)), None if untuned is None else CausalLM(padded("base", untuned))]
+
+    def decoded(guide: Implicit | None, sampling: Sampling) -> list[Response]:
+        terms = Terms() if guide is None else guide.open(policy, sampling)
+        return Engine(policy, sampling, terms, seed=0, rows=16).run(prompts, 3)
+
+    alone = decoded(None, Sampling(max_new_tokens=6))
+    assert tokens(decoded(Implicit(*models, weight=0.0), Sampling(max_new_tokens=6))) == tokens(alone)
+    fresh, shared = Fresh(policy), policy.vocabulary - base
+    for weight in (0.5, -0.5):
+        sampling = Sampling(temperature=0.7, max_new_tokens=1)
+        for row in decoded(Implicit(*models, weight=weight), sampling):
+            prefix = list(prompts[row.prompt][1])
+            z = fresh.logits(Path(policy.folder), prefix)[:shared]
+            above, below = (
+                z if model is None else fresh.logits(Path(model.folder), prefix)[:shared] for model in models
+            )
+            pi = softmax((z + weight * (above - below)) / 0.7)
+            assert row.token_ids[0] < shared
+            assert row.logprob == pytest.approx(math.log(pi[row.token_ids[0]]), abs=2e-4)
+
+
 def test_the_same_model_tuned_and_untuned_is_the_base(decode: Decoder, tuned_model: Path) -> None:
     rows = decode(Implicit(CausalLM(tuned_model), CausalLM(tuned_model), weight=3.0))
     assert tokens(rows) == tokens(decode())
@@ -222,8 +272,6 @@ def test_weight_one_against_the_base_itself_is_the_tuned_model(
     """z_base + (z_tuned − z_base) = z_tuned."""
     tuned = CausalLM(tuned_model).load("cpu")
     alone = decode(samples=3)  # another policy, the same uniforms
-    from stages.decode.steering import Terms
-
     direct = Engine(tuned, Sampling(max_new_tokens=6), Terms(), seed=0, rows=4).run(prompts, 3)
     guided = decode(Implicit(CausalLM(tuned_model)), samples=3)
     assert tokens(guided) == tokens(direct)

@@ -23,12 +23,14 @@ class Length:
 
 
 class Broken:
-    def __init__(self, error: BadInput | None = None) -> None:
-        self.error = error
+    """Its score of the sixth is NaN, or all scores have another shape."""
+
+    def __init__(self, shape: tuple[int, ...] | None = None) -> None:
+        self.shape = shape
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        if self.error is not None:
-            raise self.error
+        if self.shape is not None:
+            return np.zeros(self.shape)
         return np.array([math.nan if i == 5 else 0.0 for i in range(len(responses))])
 
 
@@ -60,8 +62,23 @@ def test_every_sample_costs() -> None:
     assert math.isnan(first.logprob)
 
 
-def test_one_sample_is_the_base() -> None:
-    assert BestOf(1, Length()).choose(PROMPTS, rows()) == rows()
+class Costly(Length):
+    def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.array([3 + len(text) for text in responses])
+        return lengths, 100.0 * lengths
+
+
+def test_scoring_every_sample_costs_too() -> None:
+    """x xxx xx xx | xx x (nothing) x: 4 + 6 + 5 + 5 and 5 + 4 + 3 + 4 tokens of the reward's own model."""
+    free = BestOf(4, Length()).choose(PROMPTS, rows())
+    counted = BestOf(4, Costly()).choose(PROMPTS, rows())
+    assert [row.text for row in counted] == [row.text for row in free]
+    assert [row.tokens - other.tokens for row, other in zip(counted, free, strict=True)] == [20, 16]
+    assert [row.flops - other.flops for row, other in zip(counted, free, strict=True)] == [2000, 1600]
+
+
+def test_one_sample_is_the_base_and_nobody_scores_it() -> None:
+    assert BestOf(1, Broken()).choose(PROMPTS, rows()) == rows()
 
 
 def test_kl_bound() -> None:
@@ -78,13 +95,15 @@ def test_the_bound_holds_for_a_fair_coin() -> None:
 
 
 def test_a_reward_that_is_not_finite_is_named() -> None:
-    with pytest.raises(FloatingPointError, match=r"Broken: reward is not finite for prompt 'b', sample 1"):
+    with pytest.raises(FloatingPointError, match=r"^search\.reward: Broken gave nan for prompt 'b' and response 'x'"):
         BestOf(2, Broken()).choose(PROMPTS, rows())
 
 
-def test_what_the_reward_refuses_is_named_under_the_search() -> None:
-    with pytest.raises(BadInput, match=r"search\.reward\.folder: no probe"):
-        BestOf(2, Broken(BadInput("folder", "no probe"))).choose(PROMPTS, rows())
+@pytest.mark.parametrize("shape", [(6,), (8, 2), (8, 1), (1, 8)])
+def test_a_reward_of_the_wrong_shape_chooses_nothing(shape: tuple[int, ...]) -> None:
+    """Six scores of eight: the last group would have been chosen among two; (8, 2): by the flattened argmax."""
+    with pytest.raises(BadInput, match=r"^search\.reward: Broken\.score gave shape"):
+        BestOf(4, Broken(shape)).choose(PROMPTS, rows())
 
 
 def test_no_sample_is_refused() -> None:

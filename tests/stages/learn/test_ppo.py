@@ -218,5 +218,5 @@ def test_bad_settings_are_one_line(
 def test_a_constant_reward_and_a_nan_are_refused(tmp_path: Path, prompts: Path, tiny_model: Path, letters):
     with pytest.raises(BadInput, match=r"^reward: gave 1.0 for all 16 responses of π₀; nothing to learn"):
         run(tmp_path, prompts, tiny_model, letters(constant=True))
-    with pytest.raises(BadInput, match=r"^reward: gave nan for a response to prompt 'p\d+'"):
+    with pytest.raises(BadInput, match=r"^reward: Letters gave nan for prompt 'p\d+' and response"):
         run(tmp_path, prompts, tiny_model, letters(broken=True))

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from stages import records
+from stages.decode.policy import CausalLM
 from stages.errors import BadInput
 from stages.learn import classifier
 from stages.learn.classifier import Classifier, ClassifierReward
@@ -16,7 +17,7 @@ from stages.learn.probe import Probe, ProbeReward
 from stages.learn.tfidf import Tfidf, TfidfReward
 from stages.learn.trainer import Trainer, TrainingRuntime
 from stages.records import Example, Prompt
-from stages.reward import Reward
+from stages.reward import Costed, Reward
 from stages.runtime import Runtime
 
 TEXTS = ["the film is superb", "the film is dull", "", "the plot is thin and old and the music is empty noise"]
@@ -28,6 +29,10 @@ def prompts(openings: list[str]) -> list[Prompt]:
 
 def score(reward: Reward, texts: list[str]) -> np.ndarray:
     return reward.score(prompts([""] * len(texts)), texts)
+
+
+def cost(reward: Costed, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    return reward.cost(prompts([""] * len(texts)), texts)
 
 
 def check_reward(reward: Reward) -> None:
@@ -51,6 +56,7 @@ def tfidf(tmp_path: Path, examples: Path, figures: tuple[Runtime, dict[str, floa
 
 def test_tfidf(tfidf: Path, figures: tuple[Runtime, dict[str, float]]):
     check_reward(TfidfReward(tfidf))
+    assert [part.tolist() for part in cost(TfidfReward(tfidf), TEXTS)] == [[0] * 4, [0] * 4]  # no model runs
     assert figures[1]["examples"] == 60
     assert figures[1]["heldout_examples"] == 20
     assert figures[1]["heldout_accuracy"] > 0.9
@@ -63,6 +69,40 @@ def test_probe(tmp_path: Path, examples: Path, tiny_model: Path, figures: tuple[
     check_reward(ProbeReward(tmp_path, tiny_model))
     assert figures[1]["heldout_accuracy"] > 0.8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["probe.json", "probe.safetensors"]
+
+
+@pytest.mark.parametrize(("layer", "run"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+def test_a_probe_costs_the_layers_that_run_as_decoding_counts_them(
+    tmp_path: Path, examples: Path, tiny_model: Path, layer: int, run: int
+):
+    """State n of 3 layers takes layer n + 1 too: the last state of a trunk has gone through the final norm."""
+    Probe(examples=examples, model=tiny_model, layer=layer, dtype="float32").run(tmp_path)
+    reward, policy = ProbeReward(tmp_path, tiny_model), CausalLM(tiny_model).load("cpu")
+    tokens, flops = cost(reward, TEXTS)
+    encoded = [policy.tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    lengths = [1 + len(ids) for ids in encoded]  # behind a token that stands for the beginning
+    assert tokens.tolist() == lengths
+    norm = 32 if run == 3 else 0  # decoding counts the final norm with the last layer
+    assert flops.tolist() == [
+        policy.flops(n, n * (n + 1) // 2, 0, end=run) - 2 * norm * n + 2 * (32 + 1) for n in lengths
+    ]
+    opened = reward.cost(prompts(["the film"]), [" is superb"])
+    assert [part[0] for part in opened] == [tokens[0], flops[0]]
+    assert [part.shape for part in reward.cost([], [])] == [(0,), (0,)]
+
+
+def test_a_classifier_costs_its_encoder_in_which_every_token_attends_to_all(
+    tmp_path: Path, examples: Path, tiny_encoder: Path
+):
+    from transformers import AutoModel
+
+    Classifier(examples=examples, encoder=tiny_encoder, epochs=0.1, max_tokens=8).run(tmp_path)
+    tokens, flops = cost(ClassifierReward(tmp_path), TEXTS)
+    assert tokens.tolist() == [6, 6, 2, 8]  # [CLS] … [SEP]; the last, of 12 words, is cut
+    weights = sum(p.numel() for p in AutoModel.from_pretrained(tiny_encoder).encoder.parameters())
+    # 2 FLOPs a weight and token, 4·32 for each of n² pairs in 2 layers, and a head of 32 + 1
+    assert flops.tolist() == [2 * weights * n + 4 * 32 * 2 * n * n + 2 * 33 for n in (6, 6, 2, 8)]
+    assert [part.shape for part in ClassifierReward(tmp_path).cost([], [])] == [(0,), (0,)]
 
 
 def test_classifier(tmp_path: Path, examples: Path, tiny_encoder: Path, figures: tuple[Runtime, dict[str, float]]):
