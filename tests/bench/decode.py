@@ -8,7 +8,6 @@ the pairs, its spread the quartiles.
 
 import copy
 import json
-import os
 import resource
 import shutil
 import statistics
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from smollm2 import model_folder  # beside this file
 from transformers import DynamicCache
 from transformers.generation.logits_process import TopPLogitsWarper
 
@@ -35,7 +35,6 @@ from stages.decode.sampling import Base, Sampling
 from stages.decode.steering import Terms
 from stages.learn.value_model import ValueHead, fingerprint
 
-ROOT = Path(__file__).parents[2]
 PREFIX, ROWS = 128, 8
 REVIEW = (
     "It begins with a ferry in the fog and a woman who will not say where she is going, and for an hour that is "
@@ -43,20 +42,6 @@ REVIEW = (
     "the mood that it ends. Still, the last scene is worth the crossing, and the boy who plays the pilot is a find."
 )
 Row = dict[str, Any]
-
-
-def model_folder() -> Path:
-    """SmolLM2 as a Hugging Face folder; converted once from its package (conf/model/smollm2.yaml)."""
-    folder = Path(os.environ.get("TILT_BENCH_MODEL", ROOT / "runs/bench/smollm2"))
-    if not (folder / "config.json").is_file():
-        import yaml
-
-        from stages.assets import PackageModel
-
-        load = yaml.safe_load((ROOT / "conf/model/smollm2.yaml").read_text(encoding="utf-8"))["load"]
-        folder.mkdir(parents=True, exist_ok=True)
-        PackageModel(**{key: value for key, value in load.items() if key not in ("_target_", "resources")}).run(folder)
-    return folder
 
 
 def value_head(trunk: Path, folder: Path) -> Path:

@@ -7,18 +7,15 @@ what else the machine does falls on both. The ratio is the median of the pairs.
 """
 
 import json
-import os
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
+from smollm2 import model_folder  # beside this file
 
-from stages.assets import PackageModel
 from stages.language_model import load_model
 from stages.learn.adapt import adapted
 from stages.learn.responses import Exchange, response_nats
@@ -26,17 +23,7 @@ from stages.learn.sft import _FineTuning
 from stages.learn.trainer import fit
 from stages.runtime import Runtime
 
-ROOT = Path(__file__).parents[2]
 STEPS, BATCH, PAIRS = 6, 8, 5
-
-
-def model_folder() -> Path:
-    folder = Path(os.environ.get("TILT_BENCH_MODEL", ROOT / "runs/bench/smollm2"))
-    if not (folder / "config.json").is_file():
-        load = yaml.safe_load((ROOT / "conf/model/smollm2.yaml").read_text(encoding="utf-8"))["load"]
-        folder.mkdir(parents=True, exist_ok=True)
-        PackageModel(**{key: value for key, value in load.items() if key not in ("_target_", "resources")}).run(folder)
-    return folder
 
 
 def bare(model: Any, steps: list[list[Exchange]]) -> float:
