@@ -51,6 +51,7 @@ class Attempts:
             lineage=_lineage(ancestors, seconds, reused),
             tracking=self.tracking if not node.shard else Tracking(),
             sources=stamps(node.code) if node.tracked else {},
+            files=node.files,
             shard=node.shard,
             parts=[str(self.store.payload(part)) for part in node.parts],
             processes=1 if node.parts else node.resources.processes,
