@@ -54,6 +54,7 @@ class Attempts:
             files=node.files,
             shard=node.shard,
             parts=[str(self.store.payload(part)) for part in node.parts],
+            parts_seconds=sum(seconds.get(part, 0.0) for part in node.parts),
             processes=1 if node.parts else node.resources.processes,
             timeout=node.resources.timeout,
             attempt=number,

@@ -73,6 +73,8 @@ class Spec:
     """(index, count) where only a shard is to be computed."""
     parts: list[str] = field(default_factory=list)
     """Payloads of the shards where they are to be merged."""
+    parts_seconds: float = 0.0
+    """What the shards took, in sum."""
     processes: int = 1
     timeout: float | None = None
     attempt: int = 1
@@ -95,7 +97,7 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
 
     `("progress", done, total, note)`, then either `("done", metrics, seconds)` or `("failed", failure)` with
     `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. Ranks above 0
-    write beside the payload, track nothing and leave no manifest.
+    write beside the payload, track nothing and leave no manifest. `seconds` of a merge are its shards' too.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     metrics: dict[str, float] = {}
@@ -128,7 +130,7 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
             stage.run_shard(out, *spec.shard)
         else:
             stage.run(out)
-        seconds = time.perf_counter() - clock
+        seconds = spec.parts_seconds + time.perf_counter() - clock
         if rank == 0:
             if changed := changed_files(spec.files):  # while it read them
                 raise SourceChanged(changed[0])
