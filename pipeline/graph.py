@@ -16,7 +16,7 @@ from pipeline.code import code_of
 from pipeline.comparison import told_apart
 from pipeline.config import FILE, STAGE, config_key, nearest
 from pipeline.errors import UsageError
-from pipeline.keys import digest, file_digest, preimage
+from pipeline.keys import Files, counting, digest, file_digest, file_stamp, preimage
 from pipeline.points import Point
 from pipeline.resources import Resources
 from pipeline.secrets import secret_in, secrets
@@ -44,6 +44,8 @@ class Node:
     """Upstream keys by the name they go by."""
     preimage: dict[str, Any]
     code: Code
+    files: Files
+    """Local files that count, as they were when its key was made."""
     points: list[Point]
     """Where it stands in the sweep."""
     resources: Resources = field(default_factory=Resources)
@@ -75,7 +77,7 @@ class Graph:
         self.pinned = pinned
         self.nodes: dict[str, Node] = {}
         self.goals: list[str] = []
-        self._files: dict[str, str] = {}
+        self._files: dict[str, tuple[str, str]] = {}
         self._references: dict[int, list[str]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
         self._code: dict[int, str] = {}
@@ -126,7 +128,7 @@ class Graph:
             return None  # a slot that this configuration leaves empty
         # points share resolved configurations: the same one over the same inputs is the same node
         if id(config) not in self._references:
-            self._references[id(config)] = list(_references(config))
+            self._references[id(config)] = list(_marked(config, STAGE))
         keys = {upstream: self._expand(point, upstream, (*path, name)) for upstream in self._references[id(config)]}
         same = (name, id(config), *keys.values())
         if same in self._known:
@@ -194,8 +196,9 @@ class Graph:
         else:
             resources = Resources.of(config, lambda path: config_key(point.config, f"{where}.{path}"))
             tracked = image["code"] == self._code[id(code)]
+            files = {path: self._files[path] for path in _marked(counting(config), FILE)}
             self.nodes[key] = Node(
-                key, name, config["_target_"], config, inputs, image, code, [point], resources, tracked
+                key, name, config["_target_"], config, inputs, image, code, files, [point], resources, tracked
             )
         return key
 
@@ -207,8 +210,8 @@ class Graph:
             if path not in self._files:
                 if not Path(path).exists():
                     raise UsageError(f"{_field_of(point, where, text)}: {path} does not exist")
-                self._files[path] = file_digest(Path(path))
-            return {"$file": self._files[path]}
+                self._files[path] = file_stamp(Path(path)), file_digest(Path(path))  # stamped before it is read
+            return {"$file": self._files[path][1]}
         if variable := secret_in(text, self._secrets):
             raise UsageError(
                 f"{_field_of(point, where, text)}: holds the value of ${variable}, which would be kept with the "
@@ -229,12 +232,12 @@ def _field_of(point: Point, where: str, text: str) -> str:
     return config_key(point.config, find(point.resolve(where), where) or where)
 
 
-def _references(value: Any) -> dict[str, None]:
-    """Names of the stages that a configuration refers to, in order."""
+def _marked(value: Any, mark: str) -> dict[str, None]:
+    """Names of the stages (STAGE), or paths of the files (FILE), that a configuration refers to, in order."""
     if isinstance(value, str):
-        return {value.removeprefix(STAGE): None} if value.startswith(STAGE) else {}
+        return {value.removeprefix(mark): None} if value.startswith(mark) else {}
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {name: None for part in inner for name in _references(part)}
+    return {name: None for part in inner for name in _marked(part, mark)}
 
 
 def _replace(value: Any, change: Any) -> Any:

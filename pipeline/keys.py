@@ -8,6 +8,7 @@ import json
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,6 +61,28 @@ def file_digest(path: Path) -> str:
     return digest({str(p.relative_to(path)): file_digest(p) for p in files})
 
 
+Files = Mapping[str, Sequence[str]]
+"""{path: (stamp, digest)} of local files and folders as a key saw them."""
+
+
+def file_stamp(path: Path) -> str:
+    """Changes with every write to a file or to a file below a folder, at the price of a look at sizes and times."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return digest({str(p.relative_to(path)): [(seen := p.stat()).st_size, seen.st_mtime_ns] for p in files})
+
+
+def changed_files(seen: Files) -> list[str]:
+    """Paths whose content is no longer what a key was made of. Reads only those whose stamp differs."""
+    found = []
+    for name, (stamp, content) in seen.items():
+        path = Path(name)
+        with suppress(OSError):
+            if path.exists() and (file_stamp(path) == stamp or file_digest(path) == content):
+                continue
+        found.append(name)
+    return found
+
+
 @cache
 def library_versions() -> dict[str, str]:
     """major.minor of the libraries whose arithmetic a result depends on."""
@@ -70,6 +93,11 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def counting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stage's configuration its key is made of."""
+    return _counting({name: value for name, value in config.items() if name not in FOR_THE_RUNNER})
 
 
 def _counting(value: Any) -> Any:
@@ -91,6 +119,6 @@ def preimage(target: str, config: Mapping[str, Any], code: str, inputs: Sequence
         "version": config.get("version", 0),
         "code": code,
         "libraries": library_versions(),
-        "config": _counting({name: value for name, value in config.items() if name not in FOR_THE_RUNNER}),
+        "config": counting(config),
         "inputs": sorted(set(inputs)),
     }

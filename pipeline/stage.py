@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from pipeline.build import NotAField, build
 from pipeline.code import Stamps, changed_since
 from pipeline.errors import no_space
+from pipeline.keys import Files, changed_files
 from pipeline.store import Manifest, write_manifest
 from pipeline.tracking import Tracking, tracker
 
@@ -66,10 +67,14 @@ class Spec:
     tracking: Tracking = field(default_factory=Tracking)
     sources: Stamps = field(default_factory=dict)
     """Source files as the key saw them; empty where the code does not count as it stands."""
+    files: Files = field(default_factory=dict)
+    """Local files that it reads, as the key saw them."""
     shard: tuple[int, int] | None = None
     """(index, count) where only a shard is to be computed."""
     parts: list[str] = field(default_factory=list)
     """Payloads of the shards where they are to be merged."""
+    parts_seconds: float = 0.0
+    """What the shards took, in sum."""
     processes: int = 1
     timeout: float | None = None
     attempt: int = 1
@@ -92,7 +97,7 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
 
     `("progress", done, total, note)`, then either `("done", metrics, seconds)` or `("failed", failure)` with
     `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. Ranks above 0
-    write beside the payload, track nothing and leave no manifest.
+    write beside the payload, track nothing and leave no manifest. `seconds` of a merge are its shards' too.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     metrics: dict[str, float] = {}
@@ -102,8 +107,8 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     run = tracker(spec.tracking if rank == 0 else Tracking(), spec.key, spec.name, spec.config, spec.staging)
     try:
         stage = build(spec.config)
-        if changed := changed_since(spec.code, spec.sources):
-            raise SourceChanged(f"{changed[0]} was edited after this run was planned; run again")
+        if changed := [*changed_since(spec.code, spec.sources), *changed_files(spec.files)]:
+            raise SourceChanged(changed[0])
         runtime = getattr(stage, "runtime", None)
         if runtime is not None:
             runtime.progress = _throttled(send)
@@ -125,8 +130,10 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
             stage.run_shard(out, *spec.shard)
         else:
             stage.run(out)
-        seconds = time.perf_counter() - clock
+        seconds = spec.parts_seconds + time.perf_counter() - clock
         if rank == 0:
+            if changed := changed_files(spec.files):  # while it read them
+                raise SourceChanged(changed[0])
             write_manifest(spec.staging, _manifest(spec, metrics, started.isoformat(timespec="seconds"), seconds))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -141,7 +148,10 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
 
 
 class SourceChanged(Exception):
-    """The source is no longer what the stage's key was made of."""
+    """A source or a file is no longer what the stage's key was made of."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} was edited after this run was planned; run again")
 
 
 def _manifest(spec: Spec, metrics: dict[str, float], started: str, seconds: float) -> Manifest:

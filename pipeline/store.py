@@ -17,6 +17,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -24,7 +25,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import SoftFileLease
+from filelock import SoftFileLease, Timeout
 
 from pipeline.errors import UsageError
 
@@ -126,8 +127,24 @@ class Store:
         )
 
     def leased(self, key: str) -> bool:
-        """Whether somebody says to be working on a key (advisory)."""
-        return (self.root / "leases" / key).exists()
+        """Whether somebody who lives is working on a key (advisory). Passes a dead holder's lease on, waits for none.
+
+        A holder on this host is asked for; one elsewhere lives while it refreshes its lease.
+        """
+        lease = self.lease(key)
+        try:
+            refreshed = Path(lease.lock_file).stat().st_mtime
+        except OSError:
+            return False
+        with suppress(OSError):  # a store that cannot be written
+            if granted(lease):
+                return False
+        return time.time() - refreshed < self.patience
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a refresh after which a lease's holder is taken for dead."""
+        return 1.5 * self.settings["lease_seconds"]
 
     def stage(self, key: str) -> Path:
         """A new staging folder for one attempt at a key, with an empty `payload` inside.
@@ -210,6 +227,16 @@ class Store:
         for path in [*folder.rglob("*"), folder]:
             if not path.is_symlink():
                 path.chmod(self._mode & (0o7555 if path.is_dir() else 0o444))
+
+
+def granted(lease: SoftFileLease) -> bool:
+    """Whether a key can be leased now; it is left free. A dead holder on another host shows after the lease time."""
+    try:
+        lease.acquire(timeout=0)
+    except Timeout:
+        return False
+    lease.release()
+    return True
 
 
 def _leave_only(folder: Path, names: Collection[str]) -> None:

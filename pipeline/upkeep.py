@@ -6,12 +6,12 @@ the store by `roots/*.json`, runs from their start on, so that checkouts that sh
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import socket
 import time
 import uuid
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from filelock import SoftFileLease, Timeout
 
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
-from pipeline.store import Store
+from pipeline.store import Store, granted
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -108,14 +108,13 @@ def reachable(store: Store, keep_seconds: float) -> set[str]:
 
 
 def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[str], list[Path]]:
-    """(objects, staging folders) that go: objects that no kept run reaches, staging that nobody's lease covers."""
+    """(objects, staging folders) that go: objects that no kept run reaches, staging; nothing that is worked on."""
     kept = reachable(store, keep_seconds)
-    objects = [
-        folder.name
-        for folder in sorted((store.root / "objects").glob("*/*"))
-        if folder.name not in kept and not store.leased(folder.name)
-    ]
-    staging = _abandoned(store)
+    objects = [path.name for path in sorted((store.root / "objects").glob("*/*")) if path.name not in kept]
+    attempts = {path: path.name.partition(".")[0] for path in sorted((store.root / "staging").iterdir())}
+    busy = _busy(store, {*objects, *attempts.values()})
+    objects = [key for key in objects if key not in busy]
+    staging = [path for path, key in attempts.items() if key not in busy]
     if not dry_run:
         objects = [key for key in objects if forget(store, key)]
         for folder in staging:
@@ -123,48 +122,25 @@ def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[s
     return objects, staging
 
 
-def _abandoned(store: Store) -> list[Path]:
-    """Staging folders whose key can be leased, so that nobody is writing there.
+def _busy(store: Store, keys: Collection[str]) -> set[str]:
+    """Those of the keys that somebody who lives has leased.
 
     Whether a holder on another host is alive shows only after the lease time: all such are waited for together.
     """
-    found, unclear = [], {}
-    for folder in sorted((store.root / "staging").iterdir()):
-        lease = store.lease(folder.name.partition(".")[0])
-        if _granted(lease):
-            found.append(folder)
-        elif not _alive_here(folder):
-            unclear[folder] = lease
-    deadline = time.monotonic() + store.settings["lease_seconds"] * 1.5
+    leased = {path.name for path in (store.root / "leases").iterdir()}
+    held = {key: lease for key in keys if key in leased and not granted(lease := store.lease(key))}
+    here = {key for key, lease in held.items() if _here(lease)}
+    unclear = {key: lease for key, lease in held.items() if key not in here}
+    deadline = time.monotonic() + store.patience
     while unclear and time.monotonic() < deadline:
         time.sleep(0.2)
-        free = [folder for folder, lease in unclear.items() if _granted(lease)]
-        found += free
-        unclear = {folder: lease for folder, lease in unclear.items() if folder not in free}
-    return sorted(found)
+        unclear = {key: lease for key, lease in unclear.items() if not granted(lease)}
+    return here | unclear.keys()
 
 
-def _granted(lease: SoftFileLease) -> bool:
-    try:
-        lease.acquire(timeout=0)
-    except Timeout:
-        return False
-    lease.release()
-    return True
-
-
-def _alive_here(folder: Path) -> bool:
-    """Whether the process that a staging folder names lives on this host."""
-    host, _, rest = folder.name.partition(".")[2].rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
+def _here(lease: SoftFileLease) -> bool:
+    """Whether a lease names a process of this host: were it dead, it would have passed on at once."""
+    return lease.owner is not None and lease.owner.hostname.partition("?")[0] == socket.gethostname()
 
 
 def _remove(folder: Path) -> None:

@@ -152,6 +152,20 @@ def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy, sent:
     assert toy.executed() == ["hello"]  # `first` was finished before
 
 
+def test_status_of_a_run_that_was_killed_is_not_running(toy) -> None:
+    with subprocess.Popen(
+        toy.command("run", "voice.seconds=60"), cwd=toy.path, env=toy.environment(), start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while "hello" not in (toy.witness.read_text() if toy.witness.exists() else ""):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "running" in toy.tilt("status", "voice.seconds=60").stdout
+        os.kill(process.pid, signal.SIGKILL)
+    assert list((toy.path / "store/leases").iterdir())
+    assert "running" not in toy.tilt("status", "voice.seconds=60").stdout
+
+
 def test_an_object_that_lost_a_file_is_never_used(toy) -> None:
     toy.tilt("run")
     toy.executed()

@@ -31,6 +31,19 @@ def test_shards_change_neither_the_key_nor_the_result(toy) -> None:
     assert toy.executed() == []
 
 
+def test_a_merged_stage_took_what_its_shards_took(toy) -> None:
+    slow = [*SHARDED, "+stages.squares.seconds=0.4"]
+    assert toy.tilt("run", *slow).returncode == 0
+    planned = json.loads(toy.tilt("plan", "--json", *slow).stdout)
+    (squares,) = [stage for stage in planned["stages"] if stage["stage"] == "squares"]
+    assert 3 * 0.4 <= squares["seconds"] < 3 * 0.4 + 1  # three shards of 0.4 s each
+    toy.tilt("force", "squares", *slow)
+    toy.tilt("run", *slow)  # the shards are reused: it took them as long as ever
+    planned = json.loads(toy.tilt("plan", "--json", *slow).stdout)
+    (again,) = [stage for stage in planned["stages"] if stage["stage"] == "squares"]
+    assert abs(again["seconds"] - squares["seconds"]) < 0.3
+
+
 def test_a_lost_shard_costs_that_shard(toy) -> None:
     broken = [*SHARDED, "+stages.squares.bad=1"]
     outcome = toy.tilt("run", *broken)

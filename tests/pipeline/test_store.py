@@ -1,13 +1,20 @@
 """The store: an object is there whole, or not there."""
 
 import json
+import os
+import socket
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from filelock import SoftFileLease
 
 from pipeline.errors import UsageError
 from pipeline.store import Manifest, Store, write_manifest
+from pipeline.upkeep import collect
 
 KEY = "ab" + "0" * 62
 MANIFEST = Manifest(
@@ -89,6 +96,52 @@ def test_a_lease_is_held_by_one_and_passes_on_when_released(tmp_path: Path) -> N
     assert store.leased(KEY)
     ours.release()
     assert not store.leased(KEY)
+
+
+def orphaned(store: Store, host: str, pid: int) -> SoftFileLease:
+    """The lease of a process that was killed: nobody refreshes it. It is released where it goes out of scope."""
+    lease = store.lease(KEY)
+    lease.acquire()
+    lease._stop_heartbeat()
+    marker = Path(lease.lock_file)
+    named = marker.read_text().replace(f"pid={os.getpid()}\n", f"pid={pid}\n")
+    marker.write_text(named.replace(f"host={socket.gethostname()}", f"host={host}"))
+    return lease
+
+
+def dead() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_the_lease_of_a_process_that_was_killed_is_nobodys(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    lease = orphaned(store, socket.gethostname(), os.getpid())
+    assert store.leased(KEY)  # it lives
+    marker = Path(lease.lock_file)
+    marker.write_text(marker.read_text().replace(f"pid={os.getpid()}\n", f"pid={dead()}\n"))
+    assert not store.leased(KEY)
+
+
+def test_a_holder_on_another_host_lives_while_it_refreshes_its_lease(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    lease = orphaned(store, "elsewhere", 1)
+    assert store.leased(KEY)
+    past = time.time() - 1.5 * store.settings["lease_seconds"] - 1
+    os.utime(lease.lock_file, (past, past))
+    assert not store.leased(KEY)
+
+
+@pytest.mark.parametrize("host", [socket.gethostname(), "elsewhere"], ids=["here", "elsewhere"])
+def test_gc_takes_an_object_beside_the_lease_of_the_dead(tmp_path: Path, host: str) -> None:
+    (tmp_path / "settings.json").write_text(json.dumps({"schema": 1, "lease_seconds": 0.5}))
+    store = Store(tmp_path)
+    store.publish(finished(store), KEY)
+    lease = orphaned(store, host, dead())
+    assert Path(lease.lock_file).exists()
+    assert collect(store, 0.0, dry_run=False) == ([KEY], [])
+    assert not store.object(KEY).exists()
 
 
 def test_a_failure_is_kept_apart_from_results(tmp_path: Path) -> None:

@@ -135,6 +135,7 @@ class Squares:
     n: int
     witness: str = ""
     bad: int = -1
+    seconds: float = 0.0
     runtime: Handles = field(default_factory=Handles)
 
     def run(self, out: Path) -> None:
@@ -149,6 +150,7 @@ class Squares:
         (out / "said.txt").write_text("".join((part / "said.txt").read_text() for part in parts))
 
     def _write(self, out: Path, numbers: range, word: str) -> None:
+        time.sleep(self.seconds)
         if self.witness:
             with open(self.witness, "a") as stream:
                 stream.write(f"{word}\n")
