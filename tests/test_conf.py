@@ -173,6 +173,18 @@ def test_ppo_answers_as_every_policy_is_sampled_but_for_truncation() -> None:
     assert settings == {"temperature": 0.7, "max_new_tokens": 9, "stop": ["END"]}
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo", "ppo", "value", "tuned"])
+def test_every_language_model_is_trained_as_the_trainer_and_the_model_s_dtype_say(stage: str) -> None:
+    own = ["method=eft", "tuned=best_rollouts"]
+    given = ["trainer.schedule=linear", "trainer.accumulate=2", "trainer.checkpoint_every=7", "model.dtype=float32"]
+    graph = Graph([Point.of(compose("config", [*own, *given, f"goal=[{stage}]"]))])
+    config = graph.nodes[graph.goals[0]].config
+    assert config["dtype"] == "float32"
+    assert config["trainer"]["schedule"] == "linear"
+    assert config["runtime"]["_target_"] == "stages.learn.trainer.TrainingRuntime"
+    assert (config["runtime"]["accumulate"], config["runtime"]["checkpoint_every"]) == (2, 7)
+
+
 def test_one_word_puts_the_value_s_foresight_into_the_report() -> None:
     def compared(*overrides: str) -> tuple[set[str], Any]:
         graph = Graph(points_of("demo", *overrides))
