@@ -168,6 +168,8 @@ class ValueScore:
     def __init__(self, values: HeadValues | VocabValues, name: str) -> None:
         self.values, self.lane, self.name = values, values.lane, name
         self.wide = isinstance(values, VocabValues)
+        self.flops = values.token_flops if isinstance(values, VocabValues) else values.flops
+        """Of one value."""
         self.keeps_last = self.lane.eager and not self.wide
 
     def chosen(self, rows: Sequence[Row], choice: Choice) -> None:
@@ -181,6 +183,7 @@ class ValueScore:
     def _write(self, rows: Sequence[Row], values: torch.Tensor) -> None:
         for row, value in zip(rows, values.tolist(), strict=True):
             row.value = value
+            row.flops += self.flops
 
     def _of_tokens(self, read: tuple[torch.Tensor, ...], token: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.values, VocabValues)
@@ -192,6 +195,8 @@ class ValueScore:
         found = read[self.lane]
         values = self._of_tokens(found.before, found.last) if self.wide else self.values.values(found.newest)
         by_origin = values.tolist()
+        for row in rows:
+            row.flops += self.flops
         return [by_origin[row.origin] for row in rows]
 
 

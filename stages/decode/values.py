@@ -181,6 +181,10 @@ class VocabValues:
         self.name = f"values of {name}"
         self.lane, self.place, self.head, self.beta = lane, place, head, beta
         self.transform, self.k, self.outside = transform, k, outside
+        self.flops = 2.0 * sum(p.numel() for p in head.parameters())
+        """Of Q(s, ·), as large a product as the language-model head's."""
+        self.token_flops = 2.0 * (head.size + 1)
+        """Of Q(s, a), one row of it."""
 
     def values(self, read: tuple[Tensor, ...]) -> Tensor:
         """(…, V) float32 β·Q of states (…, D)."""
