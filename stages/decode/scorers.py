@@ -147,7 +147,16 @@ class Explicit:
         if is_vocab_head(folder):
             weight = require_one_strength(self.weights, f"{field}.weights")
             wide = open_vocab_values(
-                lanes, folder, self.model, weight, self.transform, None, "mean", field, eager=False
+                lanes,
+                folder,
+                self.model,
+                weight,
+                self.transform,
+                None,
+                "mean",
+                field,
+                eager=False,
+                reward=self.reward,
             )
             return ValueScore(wide, f"value of {folder}")
         values = open_values(
