@@ -43,14 +43,32 @@ def load_tokenizer(folder: Path, field: str = "model") -> "PreTrainedTokenizerBa
 def load_model(folder: Path, *, dtype: str, device: str, field: str = "model") -> "PreTrainedModel":
     """The folder's causal LM in evaluation mode, without gradients.
 
-    `dtype` is torch's name for it (`float32`, `bfloat16`). Raises BadInput where the folder is not complete.
+    `dtype` is torch's name for it (`float32`, `bfloat16`). Raises BadInput where the folder is not complete, or the
+    device cannot be used.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     require_model_folder(folder, field)
+    require_float64(device)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), local_files_only=True)
     return model.to(device).eval().requires_grad_(False)  # type: ignore[no-any-return]
+
+
+def require_float64(device: str) -> None:
+    """Raises BadInput for a device that is not there, or that has no float64 (Apple's): probabilities and KL are summed
+    in it where the model is."""
+    import torch
+
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, RuntimeError, AssertionError) as error:
+        problem = str(error).strip().splitlines()[0].split(". ")[0]
+        raise BadInput(
+            "runtime.device", f"{device!r} has no float64, which decoding needs ({problem}); choose another device"
+        ) from error
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:

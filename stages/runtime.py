@@ -27,7 +27,7 @@ class Runtime:
     """Devices and handles of one execution. The defaults let any stage run by hand: `Prompts(...).run(Path("out"))`."""
 
     device: str = "cpu"
-    """Where this stage's models live, as torch spells it: `cpu`, `cuda`, `cuda:1`, `mps`."""
+    """Where this stage's models live, as torch spells it: `cpu`, `cuda`, `cuda:1`; it has to compute in float64."""
     rows: int = 64
     """Sequences that go through a model together; results do not depend on it."""
     progress: Callable[..., None] = field(default=_silent, repr=False)

@@ -175,13 +175,13 @@ class Engine:
         draws = torch.from_numpy(self.draws[np.arange(len(steps)), steps]).to(self.policy.device)  # (R, 3)
         try:
             proposal = self.steering.propose(draws)
+            for response in self.live:
+                response.flops += self.steering.flops
             scored = {}
             if (choice := proposal.choice) is None:
                 for lane in self.steering.scored:
                     self._count(lane.step_flops(self.steering.width), self.steering.width)
                     scored[lane] = lane.forward(proposal.ids)
-                for response in self.live:
-                    response.flops += self.steering.flops
                 choice = self.steering.choose(proposal, {lane: out.read for lane, out in scored.items()})
                 for lane in scored:
                     lane.cache.keep(choice.index.to(lane.device))

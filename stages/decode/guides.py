@@ -134,6 +134,9 @@ class VocabValue:
 class LogRatio:
     """w·(z_tuned − z_untuned) ÷ temperature: the mixture of logits before temperature, as a tilt of every token."""
 
+    flops = 0.0
+    """Both logits are the lanes'."""
+
     def __init__(self, lanes: Lanes, tuned: Lane, untuned: Lane, weight: float) -> None:
         self.lanes, self.tuned, self.untuned, self.weight = lanes, tuned, untuned, weight
         self.name = f"logits of {tuned.policy.folder} or {untuned.policy.folder}"

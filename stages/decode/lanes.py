@@ -1,19 +1,21 @@
 """The models that decode together, each in its lane: its own cache and its newest states, all with the same rows.
 
-Lane 0 is the policy. A guide or a scorer asks `Lanes.join` for its model; the same folder asked for twice is one lane.
+Lane 0 is the policy. A guide or a scorer asks `Lanes.join` for its model; the same folder asked for twice is one lane,
+and has to be asked for in the same way.
 Lanes have prompts of their own (each model's chat template) but share the response's tokens, hence the vocabulary.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
 
 from stages.decode.cache import RowCache
 from stages.decode.fork import branch_of, read_of
-from stages.decode.policy import CausalLM, Forward, Policy
+from stages.decode.policy import QUANTISATIONS, CausalLM, Forward, Policy
 from stages.decode.sections import Branch, Tap
 from stages.errors import BadInput
 from stages.language_model import encode_prompt, require_room
@@ -140,6 +142,21 @@ def _key(model: CausalLM) -> Key:
     return Path(model.folder).resolve(), model.quantisation
 
 
+def _require(model: CausalLM, field: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises BadInput where a loaded model is asked for in another dtype, or on another device (null: any)."""
+    if model.dtype != str(dtype).removeprefix("torch."):
+        _refuse(f"{field}.dtype", model.folder, str(dtype).removeprefix("torch."), model.dtype)
+    kind, _, index = (model.device or str(device)).partition(":")
+    if (kind, index or "0") != (device.type, str(device.index or 0)):
+        _refuse(f"{field}.device", model.folder, str(device), model.device)
+
+
+def _refuse(field: str, folder: Path, loaded: str, asked: str | None) -> NoReturn:
+    raise BadInput(
+        field, f"{asked} was asked for, but {folder} is loaded already with {loaded}, for all that read it; use that"
+    )
+
+
 class Lanes:
     """The policy and the models that step beside it."""
 
@@ -149,16 +166,19 @@ class Lanes:
         self.all = [self.base]
         self._known: dict[Key, Lane] = {}
         self._branches: dict[Key, Branch] = {}
+        self._loaded: dict[Key, tuple[torch.dtype, torch.device]] = {}
+        """Of both."""
 
     def join(self, model: CausalLM | None, field: str, *, eager: bool) -> Lane:
         """The lane of a model; the policy's own for null and for the policy's folder. `field` is the model's key.
 
         Where every token is forwarded as it is drawn (`eager`) the vocabulary must be the policy's; what only scores
-        chunks reads text where it is not. Raises BadInput where the model cannot be loaded or has another vocabulary:
-        both are named.
+        chunks reads text where it is not. Raises BadInput where the model cannot be loaded, is loaded already with
+        another dtype or device, or has another vocabulary: both are named.
         """
-        if model is None or self._is_base(model):
+        if model is None or self._is_base(model, field):
             return self.base
+        self._require_same(model, field)
         if _key(model) not in self._known:
             self._add(model, model.load(str(self.base.device), field))
         return self._ready(model, field, eager)
@@ -168,8 +188,9 @@ class Lanes:
 
         A model that differs from the policy above some layer only is no lane: it branches off the policy's.
         """
-        if model is None or self._is_base(model):
+        if model is None or self._is_base(model, field):
             return self.base, self.base.place(layer)
+        self._require_same(model, field)
         key = _key(model)
         if key not in self._known and key not in self._branches:
             loaded = model.load(str(self.base.device), field)
@@ -178,16 +199,31 @@ class Lanes:
                 self._add(model, loaded)
             else:
                 self._branches[key] = branch
+                self._loaded[key] = loaded.dtype, loaded.device
         if key in self._branches:
             return self.base, self.base.place(read_of(self._branches[key], layer))
         lane = self._ready(model, field, eager)
         return lane, lane.place(layer)
 
-    def _is_base(self, model: CausalLM) -> bool:
-        return Path(model.folder).resolve() == Path(self.base.policy.folder).resolve()
+    def _is_base(self, model: CausalLM, field: str) -> bool:
+        """Whether it is the policy, whose device and quantisation null then means. Raises BadInput for others."""
+        policy = self.base.policy
+        if Path(model.folder).resolve() != Path(policy.folder).resolve():
+            return False
+        own = next((q for q in QUANTISATIONS if getattr(policy.model, f"is_loaded_in_{q}", False)), None)
+        if model.quantisation not in (None, own):
+            _refuse(f"{field}.quantisation", policy.folder, str(own), model.quantisation)
+        _require(model, field, policy.dtype, policy.device)
+        return True
+
+    def _require_same(self, model: CausalLM, field: str) -> None:
+        """Raises BadInput where the model is loaded already in another way: what is asked for would be ignored."""
+        if loaded := self._loaded.get(_key(model)):
+            _require(replace(model, device=model.device or str(self.base.device)), field, *loaded)
 
     def _add(self, model: CausalLM, loaded: Policy) -> None:
         lane = self._known[_key(model)] = Lane(loaded)
+        self._loaded[_key(model)] = loaded.dtype, loaded.device
         lane.own_tokens = self.base.policy.tokenizer.get_vocab() != loaded.tokenizer.get_vocab()
         self.all.append(lane)
 

@@ -147,7 +147,16 @@ class Explicit:
         if is_vocab_head(folder):
             weight = require_one_strength(self.weights, f"{field}.weights")
             wide = open_vocab_values(
-                lanes, folder, self.model, weight, self.transform, None, "mean", field, eager=False
+                lanes,
+                folder,
+                self.model,
+                weight,
+                self.transform,
+                None,
+                "mean",
+                field,
+                eager=False,
+                reward=self.reward,
             )
             return ValueScore(wide, f"value of {folder}")
         values = open_values(
@@ -168,6 +177,8 @@ class ValueScore:
     def __init__(self, values: HeadValues | VocabValues, name: str) -> None:
         self.values, self.lane, self.name = values, values.lane, name
         self.wide = isinstance(values, VocabValues)
+        self.flops = values.token_flops if isinstance(values, VocabValues) else values.flops
+        """Of one value."""
         self.keeps_last = self.lane.eager and not self.wide
 
     def chosen(self, rows: Sequence[Row], choice: Choice) -> None:
@@ -181,6 +192,7 @@ class ValueScore:
     def _write(self, rows: Sequence[Row], values: torch.Tensor) -> None:
         for row, value in zip(rows, values.tolist(), strict=True):
             row.value = value
+            row.flops += self.flops
 
     def _of_tokens(self, read: tuple[torch.Tensor, ...], token: torch.Tensor) -> torch.Tensor:
         assert isinstance(self.values, VocabValues)
@@ -192,6 +204,8 @@ class ValueScore:
         found = read[self.lane]
         values = self._of_tokens(found.before, found.last) if self.wide else self.values.values(found.newest)
         by_origin = values.tolist()
+        for row in rows:
+            row.flops += self.flops
         return [by_origin[row.origin] for row in rows]
 
 

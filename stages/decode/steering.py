@@ -74,6 +74,8 @@ class Proposal:
 
 class DenseTerm(Protocol):
     name: str
+    flops: float
+    """FLOPs of one row's tilt beyond the lanes' forwards."""
 
     def tilt(self, base: Base, sampling: Sampling) -> Tensor:
         """(R, V) float32, from the lanes' newest logits or states; −inf where the token is never to be drawn."""
@@ -123,7 +125,7 @@ class Steering:
         self.width = 1 if self.candidates is None else self.candidates.k + (0 if self.drops else 1)
         """F, tokens a row that the scored lanes forward."""
         values = 0 if self.candidates is None else self.candidates.k + int(self.candidates.outside == "prefix")
-        self.flops = values * sum(term.flops for term in self.scalar)
+        self.flops = values * sum(term.flops for term in self.scalar) + sum(term.flops for term in self.dense)
         """FLOPs a row and step beyond the lanes' forwards."""
 
     def propose(self, uniforms: Tensor) -> Proposal:

@@ -81,6 +81,15 @@ def trunk_states(
     return found
 
 
+def require_rewards(names: Sequence[str], reward: str | Sequence[str] | None, field: str) -> list[str]:
+    """The rewards that are asked for, by default all of a head's. Raises BadInput for one that it does not have."""
+    wanted = list(names) if reward is None else [reward] if isinstance(reward, str) else list(reward)
+    for name in wanted:
+        if name not in names:
+            raise BadInput(f"{field}.reward", f"the value model has no reward {name!r}; it has {', '.join(names)}")
+    return wanted
+
+
 def reward_weights(
     head: ValueHead,
     folder: Path,
@@ -92,10 +101,7 @@ def reward_weights(
     """(M,) β of each of the head's rewards, 0 for those not named. Raises BadInput where they do not match. `key`
     is β's in the configuration."""
     names = ", ".join(head.rewards)
-    wanted = list(head.rewards) if reward is None else [reward] if isinstance(reward, str) else list(reward)
-    for name in wanted:
-        if name not in head.rewards:
-            raise BadInput(f"{field}.reward", f"the value model has no reward {name!r}; it has {names}")
+    wanted = require_rewards(head.rewards, reward, field)
     single = isinstance(beta, int | float)
     if single and len(wanted) > 1:
         raise BadInput(
@@ -181,6 +187,10 @@ class VocabValues:
         self.name = f"values of {name}"
         self.lane, self.place, self.head, self.beta = lane, place, head, beta
         self.transform, self.k, self.outside = transform, k, outside
+        self.flops = 2.0 * sum(p.numel() for p in head.parameters())
+        """Of Q(s, ·), as large a product as the language-model head's."""
+        self.token_flops = 2.0 * (head.size + 1)
+        """Of Q(s, a), one row of it."""
 
     def values(self, read: tuple[Tensor, ...]) -> Tensor:
         """(…, V) float32 β·Q of states (…, D)."""
@@ -215,10 +225,13 @@ def open_vocab_values(
     field: str,
     *,
     eager: bool,
+    reward: str | Sequence[str] | None = None,
 ) -> VocabValues:
-    """A vocabulary-wide head on its lane. Raises BadInput where it scores another vocabulary than the policy's."""
+    """A vocabulary-wide head on its lane. Raises BadInput where it scores another vocabulary than the policy's, or is
+    not of the `reward` that is asked for."""
     folder = Path(folder)
     head = VocabHead.load(folder, field=f"{field}.folder")
+    require_rewards([head.reward], reward, field)
     lane, place = trunk_states(lanes, folder, model, head, field, eager=eager)
     require_as_trained(head, lane, transform, field)
     policy = lane.policy if lane.own_tokens else lanes.base.policy

@@ -110,6 +110,64 @@ def test_a_head_of_another_vocabulary_is_refused(policy: Policy, tiny_model: Pat
     )
 
 
+# one model, asked for in two ways
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "asked", "loaded"),
+    [
+        ({"dtype": "bfloat16"}, "dtype", "bfloat16", "float32"),
+        ({"dtype": "nonsense"}, "dtype", "nonsense", "float32"),
+        ({"device": "cuda:1"}, "device", "cuda:1", "cpu"),
+        ({"quantisation": "4bit"}, "quantisation", "4bit", "None"),
+    ],
+)
+def test_the_policy_is_not_asked_for_with_other_settings(
+    policy: Policy, head: Path, settings: dict[str, Any], key: str, asked: str, loaded: str
+) -> None:
+    """What is asked for would be ignored: the policy's own lane serves."""
+    model = CausalLM(policy.folder, **settings)
+    said = f"{asked} was asked for, but {policy.folder} is loaded already with {loaded}, for all that read it; use that"
+    lanes = Lanes(policy)
+    assert line(lambda: Implicit(model).open(policy, Sampling())) == f"guide.tuned.{key}: {said}"
+    assert line(lambda: ScalarValue(head, model=model).open(policy, Sampling())) == f"guide.model.{key}: {said}"
+    assert line(lambda: scorers.Implicit(CausalLM(policy.folder), model).open(lanes)).startswith(
+        f"search.scorer.untuned.{key}: {asked} was asked for"
+    )
+
+
+def test_another_model_is_not_asked_for_in_two_ways(policy: Policy, tuned_model: Path, tuned_top: Path) -> None:
+    """A model of its own, and one that branches off the policy."""
+    first = Implicit(CausalLM(tuned_model))
+    for other, key in ((CausalLM(tuned_model, "bfloat16"), "dtype"), (CausalLM(tuned_model, device="cuda"), "device")):
+        found = line(lambda other=other: Sum([first, Implicit(other)]).open(policy, Sampling()))
+        assert found.startswith(f"guide.guides.1.tuned.{key}: ")
+    lanes = Lanes(policy)
+    lanes.states(CausalLM(tuned_top), 2, "guide.model", eager=True)
+    assert len(lanes.all) == 1
+    again = line(lambda: lanes.states(CausalLM(tuned_top, "bfloat16"), 2, "guide.model", eager=True))
+    assert again.startswith(
+        f"guide.model.dtype: bfloat16 was asked for, but {tuned_top} is loaded already with float32"
+    )
+
+
+def test_the_same_settings_in_other_words_are_the_same_lane(policy: Policy, tuned_model: Path) -> None:
+    lanes = Lanes(policy)
+    for model in (None, CausalLM(policy.folder), CausalLM(policy.folder, device="cpu:0")):
+        assert lanes.join(model, "guide.tuned", eager=True) is lanes.base
+    first = lanes.join(CausalLM(tuned_model), "guide.tuned", eager=True)
+    for model in (CausalLM(tuned_model, device="cpu"), CausalLM(Path(str(tuned_model)), "float32", "cpu:0")):
+        assert lanes.join(model, "guide.tuned", eager=True) is first
+
+
+def test_a_head_over_the_vocabulary_is_of_one_reward(policy: Policy, vocab_head: Path) -> None:
+    assert line(lambda: scorers.Explicit(vocab_head, reward="nosuch").open(Lanes(policy))) == (
+        "search.scorer.reward: the value model has no reward 'nosuch'; it has proxy"
+    )
+    for reward in (None, "proxy", ["proxy"]):
+        scorers.Explicit(vocab_head, reward=reward).open(Lanes(policy))
+
+
 # room
 
 

@@ -20,6 +20,7 @@ from stages.decode.sampling import Base, Sampling, uniforms
 from stages.decode.scorers import Row
 from stages.decode.search import BestOf, ChunkSearch
 from stages.decode.steering import Terms
+from stages.decode.values import HeadValues, VocabValues
 from stages.errors import BadInput
 from stages.learn.value_model import ValueHead, fingerprint
 from stages.learn.vocab_model import VocabHead
@@ -427,6 +428,37 @@ def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Sear
     assert len(told) > 2 * 4 * len(free)  # three comparisons of up to four rows each
     assert sum(row.tokens for row in counted) - sum(row.tokens for row in free) == sum(told) > 0
     assert sum(row.flops for row in counted) - sum(row.flops for row in free) == pytest.approx(2 * sum(told))
+
+
+@pytest.mark.parametrize(("name", "size"), [("explicit", 32), ("explicit, wide", 32), ("explicit, separate", 16)])
+def test_a_value_is_charged_for_each_one_that_is_computed(
+    search: Search, kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    """A linear head, or one row of a head over the vocabulary: 2·(D + 1) FLOPs a value, and no more values than are
+    read: the last of a chunk where the model forwards chunks, every one where it steps."""
+    plain, computed = scorers.ValueScore.__init__, []
+
+    def counting(read: Any) -> Any:
+        def count(*args: Any) -> torch.Tensor:
+            values = read(*args)
+            computed.append(values.numel())
+            return values
+
+        return count
+
+    monkeypatch.setattr(HeadValues, "values", counting(HeadValues.values))
+    monkeypatch.setattr(VocabValues, "of", counting(VocabValues.of))
+    counted = search(kinds[name][0], 2, 2, 2)
+    values = sum(computed)
+
+    def free(self: Any, *args: Any) -> None:
+        plain(self, *args)
+        self.flops = 0.0
+
+    monkeypatch.setattr(scorers.ValueScore, "__init__", free)
+    without = search(kinds[name][0], 2, 2, 2)
+    assert tokens(counted) == tokens(without)
+    assert sum(row.flops for row in counted) - sum(row.flops for row in without) == values * 2 * (size + 1) > 0
 
 
 # another vocabulary

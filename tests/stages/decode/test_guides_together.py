@@ -303,6 +303,19 @@ def test_emulated_fine_tuning_costs_one_token_of_each_model_a_step(
     assert [row.tokens for row in one] == [2 * length + 2 * 5, 2 * 5]
 
 
+def test_a_head_over_the_vocabulary_costs_its_product_at_every_step(
+    decode: Decoder, prompts: Prompts, policy: Policy, head: Path, vocab_head: Path
+) -> None:
+    """2·(D + 1)·V for each of 6 tokens, the last one too; at β = 0 the draws are those without it."""
+    product = 2 * (32 + 1) * policy.vocabulary
+    wide, scalar = VocabValue(vocab_head, beta=0.0), ScalarValue(head, k=4)
+    for without, guide in ((None, wide), (None, VocabValue(vocab_head, beta=0.0, k=3)), (scalar, Sum([scalar, wide]))):
+        less, more = decode(without, only=prompts[1:2]), decode(guide, only=prompts[1:2])
+        assert tokens(more) == tokens(less)
+        assert [len(row.token_ids) for row in more] == [6, 6]
+        assert [b.flops - a.flops for a, b in zip(less, more, strict=True)] == [6 * product] * 2
+
+
 def test_a_separate_value_costs_candidates_there_and_one_token_of_the_policy(
     decode: Decoder, prompts: Prompts, small_model: Path, make_head: Any
 ) -> None:

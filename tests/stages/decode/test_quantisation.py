@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from stages.decode.guides import Implicit
+from stages.decode.lanes import Lanes
 from stages.decode.policy import CausalLM, Policy
 from stages.decode.sampling import Sampling
 from stages.errors import BadInput
@@ -55,6 +56,18 @@ def test_each_model_has_its_own_quantisation_and_device(
     Implicit(tuned, CausalLM(small_model, quantisation="8bit")).open(policy, Sampling())
     assert [(one["folder"], one["device_map"][""]) for one in asked] == [(tuned_model, "cpu:0"), (small_model, "cpu")]
     assert [one["quantization_config"].load_in_4bit for one in asked] == [True, False]
+
+
+def test_a_quantised_policy_is_one_lane_with_what_names_it(asked: list[dict[str, Any]], tiny_model: Path) -> None:
+    """Null means as the policy is; 4 bits beside its 8 would be ignored, and are refused."""
+    policy = CausalLM(tiny_model, quantisation="8bit").load("cpu")
+    policy.model.is_loaded_in_8bit = True  # transformers' own mark, which the stand-in does not set
+    lanes = Lanes(policy)
+    for quantisation in (None, "8bit"):
+        assert lanes.join(CausalLM(tiny_model, quantisation=quantisation), "guide.tuned", eager=True) is lanes.base
+    with pytest.raises(BadInput, match=r"^guide\.tuned\.quantisation: 4bit was asked for, .* loaded already with 8bit"):
+        lanes.join(CausalLM(tiny_model, quantisation="4bit"), "guide.tuned", eager=True)
+    assert len(asked) == 1
 
 
 def test_weights_packed_two_in_a_byte_count_as_what_they_stand_for(tiny_model: Path, policy: Policy) -> None:
