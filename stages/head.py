@@ -12,9 +12,6 @@ from stages.errors import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-PROBED = 4
-"""Tokens of the forward that shows whether the rule holds."""
-
 
 @dataclass(frozen=True)
 class Head:
@@ -36,12 +33,18 @@ class Head:
 
 
 def require_known_head(model: Any, field: str) -> None:
-    """Raises BadInput where the model's logits are not `Head` of its trunk's final hidden states."""
+    """Raises BadInput where the model's logits are not `Head` of its trunk's final hidden states: one forward, of one
+    token from the midst of the vocabulary (the first ones may be padding, whose embedding is zero)."""
     import torch
 
-    ids = torch.arange(min(PROBED, model.config.vocab_size), device=model.device)[None]  # (1, T)
-    with torch.inference_mode():
-        whole = model(input_ids=ids, use_cache=False).logits
-        parts = Head.of(model)(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    trunk: list[Any] = []
+    watching = model.base_model.register_forward_hook(lambda module, given, out: trunk.append(out))
+    try:
+        with torch.inference_mode():
+            ids = torch.tensor([[model.config.vocab_size // 2]], device=model.device)
+            whole = model(input_ids=ids, use_cache=False).logits  # (1, 1, V)
+            parts = Head.of(model)(trunk[0].last_hidden_state) if trunk else torch.full_like(whole, torch.inf)
+    finally:
+        watching.remove()
     if not torch.equal(whole.isnan(), parts.isnan()) or not torch.allclose(whole, parts, rtol=1e-2, equal_nan=True):
         raise BadInput(field, "this architecture scales or caps its logits after the head; use one that does not")

@@ -23,6 +23,12 @@ from stages.language_model import load_model, load_tokenizer, require_model_fold
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTISATIONS = ("8bit", "4bit")
 SUPPORTED_LAYERS = {"full_attention", "sliding_attention"}
+TRIAL = 6
+"""Candidates that step side by side when a model is loaded: the last one's slot is five beyond its position."""
+TOLERANCES = {torch.float32: 0.01, torch.float16: 0.02, torch.bfloat16: 0.05}
+"""Relative difference of states that rounding may make in the trial; positions by slot make it a tenth and more."""
+QUANTISED_TOLERANCE = 0.1
+"""Eight bits round by what shares the batch."""
 
 
 class Forward(NamedTuple):
@@ -57,8 +63,8 @@ class CausalLM:
 
     def load(self, device: str, field: str = "policy") -> "Policy":
         """Loads model and tokenizer. Raises BadInput for an unknown dtype or quantisation, an incomplete folder, or an
-        architecture whose logits are not its head applied to the final hidden state, or that has no ordinary attention
-        cache."""
+        architecture whose logits are not its head applied to the final hidden state, that has no ordinary attention
+        cache, or that counts positions by the cache's slots."""
         if self.dtype not in DTYPES:
             raise BadInput(f"{field}.dtype", f"{self.dtype!r} is not one of {', '.join(DTYPES)}")
         folder = Path(self.folder)
@@ -129,7 +135,52 @@ class Policy:
         kinds = set(getattr(self.config, "layer_types", None) or ()) - SUPPORTED_LAYERS
         if kinds:
             raise BadInput(field, f"its layers of type {min(kinds)!r} keep no plain key/value cache; use another model")
+        if "local" in (getattr(self.config, "attention_layers", None) or ()):  # GPT-Neo
+            raise BadInput(field, "its local attention counts a window by slots of the cache; use another model")
         require_known_head(self.model, field)
+        try:
+            error = self._trial()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as problem:
+            why = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            raise BadInput(
+                field, f"this architecture does not step over a cache with padding ({why}); use another model"
+            ) from problem
+        quantised = getattr(self.config, "quantization_config", None) is not None
+        allowed = QUANTISED_TOLERANCE if quantised else TOLERANCES.get(self.dtype, QUANTISED_TOLERANCE)
+        if not error <= allowed:
+            raise BadInput(
+                field,
+                f"this architecture does not take positions as they are given (states of candidates beside each other "
+                f"are {error:.0%} off), perhaps ALiBi; use another model",
+            )
+
+    @torch.inference_mode()
+    def _trial(self) -> float:
+        """How far states of candidates side by side behind left-padded prompts are from those of plain forwards,
+        relative, the mean over a prompt's candidates; 0 where plain forwards are not finite (decoding names that).
+
+        A mean, since a single state of a mixture of experts may change much by rounding.
+        """
+        *ids, one, other = [self.vocabulary * eighth // 8 for eighth in range(1, 6)]
+        prompts, candidates = [ids[:1], ids[1:]], [one, other] * (TRIAL // 2)
+        longest = len(prompts[1])
+        plain = [[*prompt, token, *ids][: longest + 1] for prompt in prompts for token in (one, other)]
+        states = self.trunk(input_ids=torch.tensor(plain, device=self.device), use_cache=False).last_hidden_state
+        ends = torch.tensor([len(prompt) for prompt in prompts], device=self.device).repeat_interleave(2)
+        expected = states[torch.arange(len(plain), device=self.device), ends].float()  # (2·2, D)
+        if not expected.isfinite().all():
+            return 0.0
+        expected = expected.view(2, 2, -1).repeat(1, TRIAL // 2, 1)  # (R, F, D)
+        reads = (self.layers,)  # through the sections, as values are read
+        prefilled, _ = self.prefill(prompts, reads)
+        cache = self.cache(len(prompts), longest + TRIAL, reads)
+        cache.settle(longest)
+        cache.enter(prefilled, range(len(prompts)))
+        found = self.step(torch.tensor([candidates] * len(prompts), device=self.device), cache, reads).last.float()
+        sizes = expected.norm(dim=2).clamp(min=1e-6)
+        return float(((found - expected).norm(dim=2) / sizes).mean(dim=1).amax())
 
     @property
     def device(self) -> torch.device:
