@@ -31,6 +31,16 @@ def silent_server():
         connection.close()
 
 
+@pytest.fixture(autouse=True)
+def fresh_service():
+    """W&B reads the environment once a process: each test begins with a service of its own."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
 def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
     run = tracker(Tracking(folder=str(tmp_path)), "a" * 64, "say", {}, tmp_path / "staging/x")
     assert type(run) is NoRun
