@@ -79,9 +79,14 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[
     return list(tokenizer(prompt.text)["input_ids"])
 
 
+def context_of(model: "PreTrainedModel") -> int | None:
+    """Tokens that the model has positions for; None where it names no bound."""
+    return getattr(model.config, "max_position_embeddings", None)
+
+
 def require_room(lengths: dict[str, int], model: "PreTrainedModel", max_new_tokens: int, field: str) -> None:
     """Raises BadInput where a prompt (id → tokens) leaves no room for `max_new_tokens` in the model's context."""
-    context = getattr(model.config, "max_position_embeddings", None)
+    context = context_of(model)
     if context is None or not lengths:
         return
     longest = max(lengths, key=lengths.__getitem__)

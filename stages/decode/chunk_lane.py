@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from stages.decode.lanes import Lane
+from stages.errors import BadInput
+from stages.language_model import context_of
 
 
 class Written(NamedTuple):
@@ -56,9 +58,11 @@ class ChunkLane:
         self.logprobs += [[] for _ in prompts]
 
     def read(self, rows: Sequence[Written]) -> Read:
-        """Forwards what is new in every row; row i of the cache belongs to rows[i]."""
+        """Forwards what is new in every row; row i of the cache belongs to rows[i]. Raises BadInput where a row does
+        not fit the lane's context."""
         lane, cache, device = self.lane, self.lane.cache, self.lane.device
         full = [self._tokens(row, prompt) for row, prompt in zip(rows, self.prompts, strict=True)]
+        self._require_room(full)
         kept = [self._kept(ids, held) for ids, held in zip(full, self.held, strict=True)]
         counts = [len(ids) - keep for ids, keep in zip(full, kept, strict=True)]
         dropped = [len(held) - keep for held, keep in zip(self.held, kept, strict=True)]
@@ -96,6 +100,18 @@ class ChunkLane:
         tokenizer = self.lane.policy.tokenizer
         response = list(tokenizer(row.text, add_special_tokens=False)["input_ids"])
         return [*ids, *response, *([self.lane.policy.eos] if row.ended else [])]
+
+    def _require_room(self, full: list[list[int]]) -> None:
+        """The limit of new tokens is the policy's: the same text may be more tokens of another vocabulary."""
+        policy, context = self.lane.policy, context_of(self.lane.policy.model)
+        row = max(range(len(full)), key=lambda row: len(full[row]))
+        if context is not None and len(full[row]) > context:
+            prompt = len(self.lane.prompts[self.prompts[row]])
+            raise BadInput(
+                policy.field,
+                f"a prompt of {prompt} tokens and the {len(full[row]) - prompt} that {policy.folder} makes of a "
+                f"response's text exceed its context of {context}; shorten the prompts or set a smaller max_new_tokens",
+            )
 
     def _kept(self, ids: list[int], held: list[int]) -> int:
         """How many of the tokens in the cache stay."""

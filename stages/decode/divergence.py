@@ -23,6 +23,8 @@ from torch import Tensor
 from stages.decode.engine import Response, out_of_memory
 from stages.decode.policy import Policy
 from stages.decode.sampling import Base, NotFinite, Sampling
+from stages.errors import BadInput
+from stages.language_model import context_of
 from stages.learn.responses import Exchange, by_length, predict
 
 CELLS = 4_000_000
@@ -82,7 +84,7 @@ class Divergence:
         """Sets `kl` and `base_logprob` of every response; −inf where π₀, truncated, could not have drawn it.
 
         `prompts` are the policy's token ids, `base_prompts` those of π₀, whose chat template may differ. Raises
-        FloatingPointError where a model's logits are not finite.
+        FloatingPointError where a model's logits are not finite, BadInput where π₀'s context is too small.
         """
         if self.policy.tokenizer.get_vocab() != self.base.tokenizer.get_vocab():
             return Measured("none")
@@ -91,7 +93,14 @@ class Divergence:
             [Exchange(list(prompt[row.prompt]), row.token_ids) for row in responses]
             for prompt in (prompts, base_prompts)
         ]
-        longest = max(len(prompt) + len(response) for prompt, response in exchanges[0])
+        longest, theirs = (max(len(prompt) + len(response) for prompt, response in side) for side in exchanges)
+        context = context_of(self.base.model)
+        if context is not None and theirs > context:
+            raise BadInput(
+                "base",
+                f"a prompt and its response are {theirs} tokens as {self.base.folder} encodes them, but its context "
+                f"holds {context}; shorten the prompts or set a smaller max_new_tokens",
+            )
         waiting, done = list(by_length(exchanges[0], max(1, min(self.rows, TOKENS // longest))))[::-1], 0
         while waiting:
             batch = waiting.pop()

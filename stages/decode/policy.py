@@ -116,7 +116,7 @@ class Policy:
     candidates only the chosen one needs logits, and the layers above all that values read."""
 
     def __init__(self, folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase, field: str) -> None:
-        self.folder, self.model, self.tokenizer = folder, model, tokenizer
+        self.folder, self.model, self.tokenizer, self.field = folder, model, tokenizer, field
         self.trunk, self.head = model.base_model, Head.of(model)
         self.config = model.config
         self.layers: int = self.config.num_hidden_layers

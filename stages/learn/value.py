@@ -18,7 +18,7 @@ import torch
 
 from stages.errors import BadInput
 from stages.head import Head, require_known_head
-from stages.language_model import encode_prompt, load_model, load_tokenizer
+from stages.language_model import encode_prompt, load_model, load_tokenizer, require_room
 from stages.learn.batches import length_batches
 from stages.learn.cards import model_card, rollouts_table
 from stages.learn.flops import training_flops
@@ -181,8 +181,13 @@ class TrainValue:
     def _sequences(
         self, trunk: Trunk, rollouts: list[Labelled], prompts: dict[str, Prompt]
     ) -> tuple[list[int], list[list[int]]]:
-        """Of every rollout the prompt's length and all tokens."""
+        """Of every rollout the prompt's length and all tokens. Raises BadInput where they exceed the trunk's context:
+        another model's may be smaller, or its chat template longer, than those of π₀."""
         encoded = {name: encode_prompt(trunk.tokenizer, prompts[name]) for name in {r.prompt_id for r in rollouts}}
+        longest = max(rollouts, key=lambda r: len(encoded[r.prompt_id]) + len(r.token_ids))
+        lengths = {longest.prompt_id: len(encoded[longest.prompt_id])}
+        field = "policy" if self.model is None else "model"
+        require_room(lengths, trunk.model, len(longest.token_ids), field)
         return [len(encoded[r.prompt_id]) for r in rollouts], [encoded[r.prompt_id] + r.token_ids for r in rollouts]
 
     def _features(self, trunk: Trunk, starts: list[int], sequences: list[list[int]]) -> list[Features]:

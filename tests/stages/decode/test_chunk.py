@@ -1,6 +1,7 @@
 """Chunk search against a plain reference: one prompt at a time, no cache, every figure from a fresh forward."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from stages.decode import scorers
 from stages.decode.chunk import ChunkEngine, compare_officially, compare_successors
@@ -500,6 +502,26 @@ def test_a_scorer_of_another_vocabulary_reads_the_text(
             best, worth = reference(ending, prompt, ids, score, 2, 2, 2)
             assert found.score == pytest.approx(worth, abs=1e-3)  # type: ignore[attr-defined]
             assert found.token_ids == best
+
+
+def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
+    ending: Policy, prompts: Encoded, asked: list[Prompt], strange_model: Path, tmp_path: Path
+) -> None:
+    """There is room for the six tokens of the policy, not for as many letters as their text has."""
+    tokenizer = AutoTokenizer.from_pretrained(strange_model)
+    longest = max(len(tokenizer(prompt.text)["input_ids"]) for prompt in asked)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=longest + 6)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    search = ChunkSearch(2, 2, 2, scorers.Implicit(CausalLM(tmp_path)))
+    with pytest.raises(BadInput) as error:
+        search.decode(ending, Sampling(max_new_tokens=6), Terms(), asked, prompts, samples=4, seed=0, rows=64)
+    assert error.value.field == "search.scorer.tuned.folder"
+    assert re.fullmatch(
+        rf"a prompt of {longest} tokens and the \d+ that {tmp_path} makes of a response's text exceed its context of "
+        rf"{longest + 6}; shorten the prompts or set a smaller max_new_tokens",
+        error.value.problem,
+    )
 
 
 # refusals

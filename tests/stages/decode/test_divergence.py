@@ -206,3 +206,15 @@ def test_a_base_that_is_not_there_is_named_before_anything_is_decoded(run: Run, 
     with pytest.raises(BadInput, match="nowhere is not a folder") as error:
         run(tiny_model, base=Path("nowhere"))
     assert error.value.field == "base"
+
+
+def test_the_base_policy_s_context_holds_what_its_own_template_makes_of_a_prompt(
+    run: Run, close_model: Path, make_tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    """π₀ has positions for 12 tokens, the policy for 256; prompts are up to six tokens."""
+    narrow = make_tiny_model(tmp_path / "narrow", context=12)
+    assert len(run(close_model, base=narrow, max_new_tokens=2)) == len(TEXTS)
+    with pytest.raises(
+        BadInput, match=rf"^base: a prompt and its response are \d+ tokens as {narrow} encodes them, bu"
+    ):
+        run(close_model, base=narrow, max_new_tokens=20)

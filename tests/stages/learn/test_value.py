@@ -188,6 +188,9 @@ def test_another_model_may_be_the_trunk_if_it_reads_the_same_tokens(
     good, bad = ends(tmp_path / "out", tiny_model)
     assert good > bad + 0.3
     assert load_value(tmp_path / "out").trunk.size == 16
+    narrow = make_tiny_model(tmp_path / "narrow", seed=3, layers=2, hidden=16, context=6)
+    with pytest.raises(BadInput, match=r"^model: prompt 'p\d+' has \d tokens and \d are .*context holds 6; shorten"):
+        train(labels, tiny_model, tmp_path / "out", model=narrow, layer=2)
     words = load_tokenizer(small)
     words.add_tokens(["<extra>"])
     words.save_pretrained(small)
