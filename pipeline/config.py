@@ -15,6 +15,9 @@ from pipeline.errors import UsageError
 
 STAGE = "stage://"
 FILE = "file://"
+SLOT = "slot"
+"""Key of a stage that is configured elsewhere: `stages.sft: {slot: "${policy.train}"}`. What stands beside it is laid
+over what fills the slot; a slot that is null is no stage."""
 
 
 def register_resolvers() -> None:
@@ -41,18 +44,24 @@ def config_key(config: DictConfig, path: str) -> str:
 
     `stages.decode.guide.k` is `method.k` where `stages.decode.guide` is `${method.guide}` and its `k` is `${method.k}`.
     """
-    parts = path.split(".")
     found: list[str] = []
-    for part in parts:
-        found.append(part)
-        for _ in range(10):
-            raw = _raw(config, found)
-            names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
-            if not names:
-                break
-            up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
-            found = found[: len(found) - up] * bool(up) + names[-1].lstrip(".").split(".")
+    for part in path.split("."):
+        here = _raw(config, found) if found[:-1] == ["stages"] else None
+        if isinstance(here, dict) and SLOT in here and part not in here:
+            found = _followed(config, [*found, SLOT])
+        found = _followed(config, [*found, part])
     return ".".join(found)
+
+
+def _followed(config: DictConfig, path: list[str]) -> list[str]:
+    for _ in range(10):
+        raw = _raw(config, path)
+        names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
+        if not names:
+            break
+        up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
+        path = path[: len(path) - up] * bool(up) + names[-1].lstrip(".").split(".")
+    return path
 
 
 def _raw(config: Any, path: list[str]) -> Any:

@@ -14,6 +14,7 @@ from conf.schema import register_schemas
 from hydra_plugins.tilt.launcher import register_launcher
 from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
 from pipeline.config import check, config_key, register_resolvers
+from pipeline.errors import UsageError
 from pipeline.graph import Graph
 from pipeline.points import Composition, Point
 from stages.judge.judge import Judge
@@ -187,6 +188,39 @@ def test_blocks_are_spelt_as_hydra_reads_them() -> None:
     for block in read_blocks("demo"):
         for values in block.values():
             assert all(not override.is_sweep_override() for override in parser.parse_overrides(values))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("blocks: [1]", "1 is not a mapping from override to value or list of values"),
+        ("blocks: [{method: vas}, null]", "null is not a mapping from override to value or list of values"),
+        ("blocks: [{method: []}]", "method has no value to choose from"),
+    ],
+)
+def test_a_block_that_is_none_is_named_by_its_place(tmp_path: Path, text: str, problem: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        read_blocks(str(path))
+    assert str(refused.value) == f"sweep: {path}: blocks[{text.count('vas')}]: {problem}"
+
+
+def slots() -> list[str]:
+    text = (ROOT / "conf/config.yaml").read_text()
+    return re.findall(r"^  (\w+): \{slot: ", text, flags=re.MULTILINE)
+
+
+def test_resources_said_at_a_slot_are_laid_over_what_fills_it() -> None:
+    fill = ["reward@gold=minilm", "reward@proxy=minilm", "tuned=best_rollouts"]  # whatever may be filled is
+    assert len(slots()) == 11
+    goal = [f"goal=[{','.join(slots())}]", *fill]
+    asked = [f"+stages.{slot}.resources={{memory: 3}}" for slot in slots()]
+    points = [Point.of(compose("config", [*goal, *more])) for more in ([], asked)]
+    plain, given = (Graph([point]).nodes for point in points)
+    assert plain.keys() == given.keys()  # resources never count
+    assert {name for name, key in points[1].stages.items() if given[key].resources.memory == 3} == set(slots())
+    assert [node.resources.cores for node in plain.values()] == [given[key].resources.cores for key in plain]
 
 
 ALLOWED = {"pipeline": {"conf", "hydra_plugins"}, "stages": set(), "sweeps": {"stages"}, "conf": set()}
