@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from conf.whole import WHOLE
 from pipeline.errors import UsageError
 
 STAGE = "stage://"
@@ -90,14 +91,34 @@ def check(config: DictConfig, only: str = "") -> None:
     A schema's field carries its bounds as metadata (`conf.schema.bounded`). Raises UsageError naming the first that
     fails.
     """
-    for path, kind, node in _schemas(config, "", only):
+    for path, kind, node in [*_whole(config, only), *_schemas(config, "", only)]:
         for f in dataclasses.fields(kind):
             rule = f.metadata.get("rule")
-            if rule and not OmegaConf.is_missing(node, f.name) and node[f.name] is not None:
+            if rule and f.name in node and node[f.name] is not None:
                 value = node[f.name]
                 for one in value if isinstance(value, ListConfig) else [value]:
                     if not _holds(rule, one):
-                        raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}")
+                        raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}".lstrip("."))
+
+
+def _whole(config: DictConfig, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
+    """What `conf.whole` has schemas of, its types checked."""
+    for path, kind in WHOLE.items():
+        node = config.get(path) if path else config
+        if not isinstance(node, DictConfig) or (only and only.partition(".")[0] != path):
+            continue
+        typed = OmegaConf.structured(kind)
+        if "_target_" in typed and node.get("_target_") != typed["_target_"]:
+            continue
+        for f in dataclasses.fields(kind):
+            if f.metadata and f.name in node:
+                try:
+                    typed[f.name] = node[f.name]
+                except ValidationError as error:
+                    given = "null" if node[f.name] is None else node[f.name]
+                    what = f.metadata["rule"]["what"]
+                    raise UsageError(f"{path}.{f.name}: {given} is not {what}".lstrip(".")) from error
+        yield path, kind, node
 
 
 def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
@@ -116,7 +137,9 @@ def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictCo
 def _holds(rule: dict[str, Any], value: Any) -> bool:
     if rule["choices"]:
         return value in rule["choices"]
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if rule["text"]:
+        value = len(str(value)) if isinstance(value, str | int | float) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return False
     bounds = ((rule["least"], value.__ge__), (rule["most"], value.__le__), (rule["above"], value.__gt__))
     return all(bound is None or holds(bound) for bound, holds in bounds)
