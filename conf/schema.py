@@ -24,9 +24,10 @@ def bounded(
     most: float | None = None,
     above: float | None = None,
     choices: tuple[str, ...] = (),
+    text: bool = False,
 ) -> Any:
-    """A schema field whose value must be `what`: finite, and within the bounds or among the choices given."""
-    rule = {"what": what, "least": least, "most": most, "above": above, "choices": choices}
+    """A schema field that must be `what`: finite, within the bounds (a text's length) or among the choices given."""
+    rule = {"what": what, "least": least, "most": most, "above": above, "choices": choices, "text": text}
     return dataclasses.field(default=default, metadata={"rule": rule})
 
 

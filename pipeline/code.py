@@ -112,7 +112,7 @@ def _definitions(tree: ast.Module, file: Path | None) -> Mapping[str, str]:
     found = {name: hashlib.sha256("\n".join(dumps).encode()).hexdigest()[:16] for name, dumps in parts.items()}
     if file:
         for twin in sorted(file.parent.glob(f"{file.stem}.*")):
-            if twin.suffix != ".py":
+            if twin.suffix != ".py" and twin.is_file():
                 found[twin.name] = hashlib.sha256(twin.read_bytes()).hexdigest()[:16]
     return found
 

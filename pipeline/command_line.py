@@ -86,6 +86,8 @@ def one_line(error: BaseException) -> str:
     if found := re.search(r"^(Value .*|Invalid value .*|Cannot convert .*)$", text, flags=re.MULTILINE):
         key = re.search(r"full_key: (\S+)", text)
         return f"{key.group(1)}: {found.group(1)}" if key else found.group(1)
+    if found := re.search(r"field '([^']+)' is not Optional", text):
+        return f"{found.group(1)}: null is no value for it"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
+from conf.whole import WHOLE
 from pipeline.errors import UsageError
 
 STAGE = "stage://"
 FILE = "file://"
+SLOT = "slot"
+"""Key of a stage that is configured elsewhere: `stages.sft: {slot: "${policy.train}"}`. What stands beside it is laid
+over what fills the slot; a slot that is null is no stage."""
 
 
 def register_resolvers() -> None:
@@ -41,18 +45,24 @@ def config_key(config: DictConfig, path: str) -> str:
 
     `stages.decode.guide.k` is `method.k` where `stages.decode.guide` is `${method.guide}` and its `k` is `${method.k}`.
     """
-    parts = path.split(".")
     found: list[str] = []
-    for part in parts:
-        found.append(part)
-        for _ in range(10):
-            raw = _raw(config, found)
-            names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
-            if not names:
-                break
-            up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
-            found = found[: len(found) - up] * bool(up) + names[-1].lstrip(".").split(".")
+    for part in path.split("."):
+        here = _raw(config, found) if found[:-1] == ["stages"] else None
+        if isinstance(here, dict) and SLOT in here and part not in here:
+            found = _followed(config, [*found, SLOT])
+        found = _followed(config, [*found, part])
     return ".".join(found)
+
+
+def _followed(config: DictConfig, path: list[str]) -> list[str]:
+    for _ in range(10):
+        raw = _raw(config, path)
+        names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
+        if not names:
+            break
+        up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
+        path = path[: len(path) - up] * bool(up) + names[-1].lstrip(".").split(".")
+    return path
 
 
 def _raw(config: Any, path: list[str]) -> Any:
@@ -81,17 +91,37 @@ def check(config: DictConfig, only: str = "") -> None:
     A schema's field carries its bounds as metadata (`conf.schema.bounded`), or `needs`: the field beside it that it is
     useless without, and what to say then. Raises UsageError naming the first that fails.
     """
-    for path, kind, node in _schemas(config, "", only):
+    for path, kind, node in [*_whole(config, only), *_schemas(config, "", only)]:
         for f in dataclasses.fields(kind):
             needs = f.metadata.get("needs")
             if needs and node[f.name] is not None and node[needs[0]] is None:
                 raise UsageError(f"{path}: {needs[1]}")
             rule = f.metadata.get("rule")
-            if rule and not OmegaConf.is_missing(node, f.name) and node[f.name] is not None:
+            if rule and f.name in node and node[f.name] is not None:
                 value = node[f.name]
                 for one in value if isinstance(value, ListConfig) else [value]:
                     if not _holds(rule, one):
-                        raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}")
+                        raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}".lstrip("."))
+
+
+def _whole(config: DictConfig, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
+    """What `conf.whole` has schemas of, its types checked."""
+    for path, kind in WHOLE.items():
+        node = config.get(path) if path else config
+        if not isinstance(node, DictConfig) or (only and only.partition(".")[0] != path):
+            continue
+        typed = OmegaConf.structured(kind)
+        if "_target_" in typed and node.get("_target_") != typed["_target_"]:
+            continue
+        for f in dataclasses.fields(kind):
+            if f.metadata and f.name in node:
+                try:
+                    typed[f.name] = node[f.name]
+                except ValidationError as error:
+                    given = "null" if node[f.name] is None else node[f.name]
+                    what = f.metadata["rule"]["what"]
+                    raise UsageError(f"{path}.{f.name}: {given} is not {what}".lstrip(".")) from error
+        yield path, kind, node
 
 
 def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
@@ -110,7 +140,9 @@ def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictCo
 def _holds(rule: dict[str, Any], value: Any) -> bool:
     if rule["choices"]:
         return value in rule["choices"]
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if rule["text"]:
+        value = len(str(value)) if isinstance(value, str | int | float) else None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return False
     bounds = ((rule["least"], value.__ge__), (rule["most"], value.__le__), (rule["above"], value.__gt__))
     return all(bound is None or holds(bound) for bound, holds in bounds)

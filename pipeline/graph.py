@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.code import code_of
 from pipeline.comparison import told_apart
-from pipeline.config import FILE, STAGE, config_key, nearest
+from pipeline.config import FILE, SLOT, STAGE, config_key, nearest
 from pipeline.errors import UsageError
 from pipeline.keys import Files, counting, digest, file_digest, file_stamp, preimage
 from pipeline.points import Point
@@ -79,16 +79,16 @@ class Graph:
         self.goals: list[str] = []
         self._files: dict[str, tuple[str, str]] = {}
         self._references: dict[int, list[str]] = {}
+        self._filled: dict[int, dict[str, Any]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
         self._code: dict[int, str] = {}
         self._secrets = secrets()
         self.naive = 0
         for point in self.points:
             point.stages = {}
-            goals = point.resolve("goal")
-            for name in [g for g in goals if g != COMPARE]:
+            for name in [goal for goal in _goals(point) if goal != COMPARE]:
                 self._goal(self._expand(point, name, ()))
-        if any(COMPARE in point.resolve("goal") for point in self.points):
+        if any(COMPARE in _goals(point) for point in self.points):
             self._goal(self._compare())
         self.naive = sum(len(point.stages) for point in self.points) + any(
             node.name == COMPARE for node in self.nodes.values()
@@ -116,6 +116,19 @@ class Graph:
                     todo.append(upstream)
         return [k for k in self.nodes if k in seen]
 
+    def config_of(self, point: Point, name: str) -> dict[str, Any] | None:
+        """A stage's resolved fields; None where its slot is empty. Shared, not to be changed."""
+        config = point.resolve(f"stages.{name}")
+        if isinstance(config, dict) and SLOT in config:
+            said, config = config, config[SLOT]
+            if len(said) > 1 and isinstance(config, dict):
+                if id(said) not in self._filled:  # points that share what was said share what becomes of it
+                    self._filled[id(said)] = _laid_over(config, {k: v for k, v in said.items() if k != SLOT})
+                config = self._filled[id(said)]
+        if config is None or isinstance(config, dict):
+            return config
+        raise UsageError(f"stages.{name}: {config} is not a stage's fields with its class as _target_")
+
     def _expand(self, point: Point, name: str, path: tuple[str, ...]) -> str | None:
         if name in point.stages:
             return point.stages[name]
@@ -123,9 +136,9 @@ class Graph:
             raise UsageError(f"stages.{name}: refers to itself ({' → '.join([*path, name])})")
         if name not in point.stage_names:
             raise UsageError(f"goal: there is no stage '{name}' in stages{nearest(name, list(point.stage_names))}")
-        config = point.resolve(f"stages.{name}")
+        config = self.config_of(point, name)
         if config is None:
-            return None  # a slot that this configuration leaves empty
+            return None
         # points share resolved configurations: the same one over the same inputs is the same node
         if id(config) not in self._references:
             self._references[id(config)] = list(_marked(config, STAGE))
@@ -218,6 +231,23 @@ class Graph:
                 "result; give the variable's name instead"
             )
         return text
+
+
+def _goals(point: Point) -> list[str]:
+    goals = point.resolve("goal")
+    names = [goals] if isinstance(goals, str) else goals
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"goal: {json.dumps(goals)} is not a stage's name or a list of names, such as [compare]")
+    return names
+
+
+def _laid_over(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a stage with what was said of them elsewhere; mappings are merged."""
+
+    def one(below: Any, above: Any) -> Any:
+        return _laid_over(below, above) if isinstance(below, dict) and isinstance(above, dict) else above
+
+    return config | {name: one(config.get(name), value) for name, value in said.items()}
 
 
 def _field_of(point: Point, where: str, text: str) -> str:

@@ -37,7 +37,10 @@ class Resources:
     def of(cls, config: Mapping[str, Any], key_of: Callable[[str], str]) -> "Resources":
         """From a stage's configuration; `key_of` gives the user's key of a field. Raises UsageError for a bad one."""
         given = config.get("resources") or {}
+        if not isinstance(given, Mapping):
+            raise UsageError(f"{key_of('resources')}: {given} is not a mapping, such as {{cores: 2, memory: 8}}")
         names = [field.name for field in dataclasses.fields(cls)]
+        asked: dict[str, Any] = {}
         for name, value in given.items():
             key = key_of(f"resources.{name}")
             if name not in names:
@@ -49,7 +52,8 @@ class Resources:
             least = 0 if name in ("memory", "retries") else 1 if whole else 0.001
             if not number or value < least or (whole and value != int(value)):
                 raise UsageError(f"{key}: {value} is not {_SPELT[name]}")
-        return cls(**{name: value for name, value in given.items() if value is not None})
+            asked[name] = int(value) if whole else value
+        return cls(**asked)
 
 
 _SPELT = {

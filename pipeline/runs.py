@@ -18,7 +18,7 @@ def publish_links(folder: Path, graph: Graph, store: Store) -> None:
     for point in graph.points:
         place = folder / (_file_name(point.label) or "point")
         place.mkdir(parents=True, exist_ok=True)
-        fields = {name: point.resolve(f"stages.{name}") for name in point.stages}
+        fields = {name: graph.config_of(point, name) for name in point.stages}
         (place / "config.yaml").write_text(yaml.dump(fields, Dumper=_Dumper, sort_keys=False))
         for name, key in point.stages.items():
             if store.payload(key).exists():

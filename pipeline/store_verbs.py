@@ -89,14 +89,14 @@ def gc(request: Request) -> int:
 def pin(request: Request) -> int:
     """`tilt pin name=paper -m …`: keeps all that these points reach from gc, under the run's name."""
     graph = request.graph()
-    upkeep.pin(request.store, request.config.name, graph)
+    upkeep.pin(request.store, str(request.config.name), graph)
     request.console.print(f"pinned {len(graph.nodes)} stages as {request.config.name}")
     return 0
 
 
 def unpin(request: Request) -> int:
     """`tilt unpin name=paper`: takes a pin back. 2 where there is none of that name."""
-    if not upkeep.unpin(request.store, request.config.name):
+    if not upkeep.unpin(request.store, str(request.config.name)):
         raise UsageError(f"name: nothing is pinned as '{request.config.name}'")
     request.console.print(f"unpinned {request.config.name}")
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -38,6 +39,8 @@ class Task:
         """What the point is worth (`objective`). Elsewhere than in the first process a failure is raised."""
         register_resolvers()
         try:
+            if config.get("sweep") is not None and HydraConfig.get().mode == RunMode.RUN:
+                raise UsageError(f"sweep: {config.sweep} is a sweep, and this is one point; add -m")
             (value,) = self._run([Point.of(config)], Path(HydraConfig.get().runtime.output_dir))
         except UsageError as error:
             if os.getpid() != self._process:

@@ -39,16 +39,22 @@ def remember(store: Store, name: str, graph: Graph) -> None:
 
 def pin(store: Store, name: str, graph: Graph) -> None:
     """Keeps all that a graph reaches from `gc`, until `unpin`."""
-    _root(store, f"pin-{name}", graph, pinned=True)
+    _root(store, _pin(name), graph, pinned=True)
 
 
 def unpin(store: Store, name: str) -> bool:
     """Takes a pin back; False where there is none of that name."""
-    path = store.root / "roots" / f"pin-{name}.json"
+    path = store.root / "roots" / f"{_pin(name)}.json"
     if not path.exists():
         return False
     path.unlink()
     return True
+
+
+def _pin(name: str) -> str:
+    if "/" in name:
+        raise UsageError(f"name: {name} cannot name a pin, which is a file of the store; leave out the /")
+    return f"pin-{name}"
 
 
 def _root(store: Store, name: str, graph: Graph, *, pinned: bool) -> None:

@@ -58,6 +58,7 @@ class Request:
 
     @cached_property
     def store(self) -> Store:
+        self.points[0].check()
         return Store(Path(self.config.store).expanduser())
 
     @cached_property
@@ -134,7 +135,7 @@ def _executor(config: DictConfig) -> Executor:
 
 def _tracking(config: DictConfig, folder: Path) -> Tracking:
     settings: dict[str, Any] = OmegaConf.to_container(config.tracking, resolve=True)  # type: ignore[assignment]
-    return Tracking(**settings | {"group": config.name, "folder": str(folder.absolute())})
+    return Tracking(**settings | {"group": str(config.name), "folder": str(folder.absolute())})
 
 
 def _show_goals(graph: Graph, store: Store, outcome: Outcome, console: Console) -> None:

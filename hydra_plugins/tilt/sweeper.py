@@ -59,6 +59,8 @@ class BlockSweeper(Sweeper):
                 if not override.is_discrete_sweep():
                     raise UsageError(f"{key}: only discrete choices can be swept here (a,b,c or range(…))")
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+                if not choices[key]:
+                    raise UsageError(f"{key}: there is nothing to choose from in {override.input_line}")
             else:
                 choices[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
         name = choices.get("sweep", ["sweep="])[0].partition("=")[2]
@@ -71,7 +73,7 @@ class BlockSweeper(Sweeper):
 
 
 def read_blocks(name: str) -> list[dict[str, list[str]]]:
-    """The blocks of a sweep file: {override key: [`key=value`, …]} each."""
+    """The blocks of a sweep file: {override key: [`key=value`, …]} each. Raises UsageError for anything else."""
     own = files(SWEEPS)
     path = Path(name) if name.endswith(".yaml") else Path(str(own.joinpath(f"{name}.yaml")))
     if not path.is_file():
@@ -80,14 +82,19 @@ def read_blocks(name: str) -> list[dict[str, list[str]]]:
     loaded = OmegaConf.load(path)
     if not isinstance(loaded, DictConfig) or not isinstance(blocks := loaded.get("blocks"), ListConfig) or not blocks:
         raise UsageError(f"sweep: {path} has no list of `blocks`")
-    plain: list[dict[str, Any]] = OmegaConf.to_container(blocks)  # type: ignore[assignment]
-    return [
-        {
-            key: [f"{key}={_spelt(v)}" for v in (value if isinstance(value, list) else [value])]
-            for key, value in block.items()
-        }
-        for block in plain
-    ]
+    plain: list[Any] = OmegaConf.to_container(blocks)  # type: ignore[assignment]
+    return [_block(block, f"sweep: {path}: blocks[{number}]") for number, block in enumerate(plain)]
+
+
+def _block(block: Any, place: str) -> dict[str, list[str]]:
+    if not isinstance(block, dict):
+        raise UsageError(f"{place}: {_spelt(block)} is not a mapping from override to value or list of values")
+    if empty := [key for key, value in block.items() if value == []]:
+        raise UsageError(f"{place}: {empty[0]} has no value to choose from")
+    return {
+        key: [f"{key}={_spelt(v)}" for v in (value if isinstance(value, list) else [value])]
+        for key, value in block.items()
+    }
 
 
 def _spelt(value: Any) -> str:

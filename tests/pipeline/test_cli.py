@@ -75,12 +75,19 @@ def test_bad_input_that_only_a_stage_can_see_names_the_users_key(toy, overrides:
         (["executor=lcoal"], "tilt: executor: there is no 'lcoal'; did you mean 'local'?"),
         (["executor.cores=0"], "tilt: executor.cores: 0 is not a positive number of cores"),
         (["executor.cores=many"], "tilt: executor.cores: Value 'many' of type 'str' could not be converted to Integer"),
+        (["executor.retries=null"], "tilt: executor.retries: null is no value for it"),
         (["voice.word=???"], "tilt: voice.word: has no value yet; give one with voice.word=…"),
         (["goal=[secnod]"], "tilt: goal: there is no stage 'secnod' in stages; did you mean 'second'?"),
         (["stages.first._target_=toy_stages_.Say"], "tilt: stages.first._target_: toy_stages_.Say: no module"),
         (["stages.first.word=${file:/no/such/file}"], "tilt: stages.first.word: /no/such/file does not exist"),
         (["stages.first.word=${stage:second}"], "tilt: stages.second: refers to itself (compare → second → first"),
         (["-m", "sweep=nothing"], "tilt: sweep: there is no 'nothing'"),
+        (["-m", "voice.word=range(3,3)"], "tilt: voice.word: there is nothing to choose from in voice.word=range(3,3)"),
+        (["goal=null"], "tilt: goal: null is not a stage's name or a list of names, such as [compare]"),
+        (["goal=[[first]]"], 'tilt: goal: [["first"]] is not a stage\'s name or a list of names, such as [compare]'),
+        (["sweep=demo"], "tilt: sweep: demo is a sweep, and this is one point; add -m"),
+        (["stages.first=5"], "tilt: stages.first: 5 is not a stage's fields with its class as _target_"),
+        (["goal=first"], ""),
         (["first.word="], ""),
     ],
 )
@@ -91,7 +98,7 @@ def test_bad_usage_is_one_line_with_the_key(toy, arguments: list[str], line: str
         assert outcome.stderr.startswith(line), outcome.stderr
         assert outcome.stderr.count("\n") == 1
     else:
-        assert outcome.returncode == 0  # an empty word is a word
+        assert outcome.returncode == 0  # an empty word is a word, a single goal a list of one
 
 
 def test_an_unknown_verb_suggests_the_nearest(toy) -> None:

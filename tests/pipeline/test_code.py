@@ -57,6 +57,14 @@ def test_a_template_beside_its_module_counts(project, tmp_path: Path) -> None:
     assert hashes("mine.f")["mine"].keys() - before.keys() == {"mine.html"}
 
 
+def test_a_folder_of_its_name_beside_a_module_does_not(project, tmp_path: Path) -> None:
+    project(mine="def f(): pass\n")
+    before = hashes("mine.f")
+    (tmp_path / "mine.egg-info").mkdir()
+    project()
+    assert hashes("mine.f") == before
+
+
 def test_nested_targets_count(project) -> None:
     project(mine="class A: pass\n", reward="class B: pass\n")
     config = {"_target_": "mine.A", "rewards": [{"_target_": "reward.B"}]}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.resources import Resources
+
 
 def said(toy) -> list[str]:
     found = [path.read_text().split() for path in (toy.path / "store/objects").glob("*/*/payload/said.txt")]
@@ -89,16 +91,23 @@ def test_stages_that_do_not_fit_take_turns(toy, asked: list[str]) -> None:
         ("+stages.first.resources.memory=-1", "stages.first.resources.memory: -1 is not a number of GiB, 0 or more"),
         ("+stages.first.resources.retries=1.5", "stages.first.resources.retries: 1.5 is not a number of attempts"),
         ("+stages.first.resources.timeout=soon", "stages.first.resources.timeout: soon is not a positive number"),
+        ("+stages.first.resources=4", "stages.first.resources: 4 is not a mapping, such as {cores: 2, memory: 8}"),
+        ("+stages.slotted.resources.cores=0", "stages.slotted.resources.cores: 0 is not a positive number of cores"),
         ("+stages.first.resources.shards=2", "stages.first.resources.shards: Say cannot be split; leave it at 1"),
         ("+stages.first.resources.memory=1e6", "stages.first.resources.memory: 1e+06 GiB is more than there is"),
         ("executor.retries=-1", "executor.retries: -1 is not a number of attempts, 0 or more"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_line(toy, override: str, line: str) -> None:
-    outcome = toy.tilt("run", override)
+    outcome = toy.tilt("run", override, "goal=[compare,slotted]")
     assert outcome.returncode == 2
     assert outcome.stderr.startswith(f"tilt: {line}"), outcome.stderr
     assert outcome.stderr.count("\n") == 1
+
+
+def test_whole_numbers_may_be_spelt_with_a_point() -> None:
+    asked = Resources.of({"resources": {"cores": 2.0, "shards": 3.0, "memory": 1.5}}, str)
+    assert repr((asked.cores, asked.shards, asked.memory)) == "(2, 3, 1.5)"
 
 
 def test_a_killed_stage_goes_on_from_its_checkpoint(toy) -> None:

@@ -79,6 +79,20 @@ def test_gc_keeps_what_runs_reach_and_removes_the_rest(toy) -> None:
     assert toy.executed() == ["hello"]  # its `first` was shared with the younger run
 
 
+@pytest.mark.parametrize("verb", ["pin", "unpin"])
+def test_a_pin_whose_name_is_no_file_s_is_refused(toy, verb: str) -> None:
+    outcome = toy.tilt(verb, "name=a/b")
+    assert outcome.returncode == 2
+    assert outcome.stderr == "tilt: name: a/b cannot name a pin, which is a file of the store; leave out the /\n"
+
+
+@pytest.mark.parametrize("verb", ["run", "gc"])
+def test_a_store_that_is_none_is_named(toy, verb: str) -> None:
+    outcome = toy.tilt(verb, "store=null")
+    assert outcome.returncode == 2
+    assert outcome.stderr == "tilt: store: null is not a folder\n"
+
+
 def test_gc_never_touches_what_is_being_worked_on(toy) -> None:
     from pipeline.store import Store
 
