@@ -41,6 +41,14 @@ def fresh_service():
     wandb.teardown()
 
 
+def end(run: NoRun) -> None:
+    """As a stage's process ends: W&B's service writes out what it still holds."""
+    import wandb
+
+    run.finish()
+    wandb.teardown()
+
+
 def test_no_tracking_keeps_nothing(tmp_path: Path) -> None:
     run = tracker(Tracking(folder=str(tmp_path)), "a" * 64, "say", {}, tmp_path / "staging/x")
     assert type(run) is NoRun
@@ -53,7 +61,7 @@ def test_a_stage_is_a_run_with_its_job_type_group_and_key(tmp_path: Path) -> Non
     run.metrics({"letters": 2.0})
     run.table("words", ["word", "n"], [["hi", 1]])
     assert [type(logger).__name__ for logger in run.loggers()] == ["WandbLogger"]
-    run.finish()
+    end(run)
     (folder,) = (tmp_path / "wandb").glob("offline-run-*")
     assert folder.name.endswith("a" * 16)
     record = next(folder.glob("*.wandb")).read_bytes()
@@ -81,5 +89,5 @@ def test_a_server_that_never_answers_costs_seconds_and_no_result(
     # and where it stopped answering after that look: the figures are kept on disk
     run = tracker(Tracking(mode="online", folder=str(tmp_path), finish_seconds=120.0), "b" * 64, "say", {}, tmp_path)
     run.metrics({"letters": 2.0})
-    run.finish()
+    end(run)
     assert any(b"letters" in path.read_bytes() for path in tmp_path.rglob("*.wandb"))
