@@ -89,7 +89,9 @@ def test_the_worked_example_ends_in_a_comparison(ran: Path) -> None:
     assert float(rows["base"]["kl"]) == 0.0
     assert float(rows["vas"]["kl"]) > 0.0
     assert float(rows["bon"]["proxy"]) > float(rows["base"]["proxy"])  # the best of 16 by this very reward
-    assert "<html" in (project / "runs/latest/report.html").read_text()
+    page = (project / "runs/latest/report.html").read_text()
+    assert "<html" in page
+    assert "Brevity does not say what scoring takes and counts as free for bon." in page
 
 
 def test_the_second_time_nothing_runs(ran: Path) -> None:

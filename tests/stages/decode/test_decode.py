@@ -21,6 +21,7 @@ from stages.decode.search import BestOf, ChunkSearch
 from stages.decode.steering import Terms
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
+from stages.reward import read_uncounted
 from stages.runtime import Runtime
 
 
@@ -93,6 +94,7 @@ def test_best_of_n_returns_the_best_of_the_bases_samples(stage, tmp_path: Path) 
         assert row.text == of[int(rewards.argmax())].text
         assert row.tokens == sum(b.tokens for b in of)
         assert (row.kl, row.kl_kind) == (pytest.approx(math.log(4) - 0.75), "bound")
+    assert [read_uncounted(tmp_path / name) for name in ("base", "bon")] == [[], ["Vowels"]]
 
 
 def test_best_of_one_is_the_base(stage, tmp_path: Path) -> None:
