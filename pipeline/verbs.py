@@ -135,7 +135,8 @@ def _executor(config: DictConfig) -> Executor:
 
 def _tracking(config: DictConfig, folder: Path) -> Tracking:
     settings: dict[str, Any] = OmegaConf.to_container(config.tracking, resolve=True)  # type: ignore[assignment]
-    return Tracking(**settings | {"group": str(config.name), "folder": str(folder.absolute())})
+    settings |= {"group": str(config.name), "folder": str(folder.absolute())}
+    return Tracking(**settings)
 
 
 def _show_goals(graph: Graph, store: Store, outcome: Outcome, console: Console) -> None:
