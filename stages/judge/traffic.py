@@ -33,6 +33,10 @@ class Traffic:
     poll: float = 30.0
     """Seconds between two looks at a batch."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.account, int | float):  # a run may be named 2026
+            self.account = str(self.account)
+
     def check(self) -> None:
         """Raises BadInput, with `runtime.` before the field, for numbers that make no sense."""
         check_types(self, "runtime.")

@@ -193,7 +193,7 @@ TRAFFIC: list[tuple[str, list[Any]]] = [
     ("tpm", ["x", []]),
     ("max_cost", ["x", -1, NAN, HUGE]),
     ("max_cost_run", ["x", []]),
-    ("account", [None, 5]),
+    ("account", [None, []]),
     ("timeout", [None, "x", NAN, float("inf")]),
     ("attempts", [None, 1.5]),
     ("longest_wait", [None, -1]),
@@ -225,6 +225,12 @@ def test_so_it_is_for_how_requests_travel(field: str, values: list[Any]) -> None
     for value in values:
         judge = api_judge("http://127.0.0.1:9/v1", runtime=quick(**{field: value}))
         assert line_of({"main": judge}).startswith(f"judges.main.runtime.{field}: "), value
+
+
+def test_a_run_may_be_named_by_a_number() -> None:
+    traffic = quick(account=2026)  # as `name=2026` on the command line gives it
+    traffic.check()
+    assert traffic.account == "2026"
 
 
 class Zero:
