@@ -52,15 +52,20 @@ class NotFiniteScore(BadInput, FloatingPointError):
     """A reward gave NaN or infinity: the configured reward is at fault, with its arithmetic."""
 
 
+def require_reward(reward: Any, field: str) -> None:
+    """Raises BadInput where an object is no `Reward`."""
+    if not isinstance(reward, Reward):
+        raise BadInput(field, f"{type(reward).__name__} is no reward: it has no score(prompts, responses)")
+
+
 def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], field: str) -> np.ndarray:
     """(N,) float64 scores, finite; whatever asks a reward asks it here. `field` is the reward's own key.
 
     Raises BadInput where it is no reward, refuses (its own field behind `field`) or answers with anything but N numbers
     in one dimension, NotFiniteScore where one of them is not finite.
     """
+    require_reward(reward, field)
     name = type(reward).__name__
-    if not isinstance(reward, Reward):
-        raise BadInput(field, f"{name} is no reward: it has no score(prompts, responses)")
     with _under(field):
         answer = reward.score(prompts, responses)
     found = _numbers(answer, len(responses), f"{name}.score", field)

@@ -79,9 +79,12 @@ def load_verdicts(given: Sequence[Mapping[str, Any]], part: str) -> list[list[Ve
             found.append([])
             continue
         place = f"points.{number}.verdicts"
+        path = Path(entry["verdicts"]) / "verdicts.parquet"
         try:
-            verdicts = records.read(Path(entry["verdicts"]) / "verdicts.parquet", Verdict)
-        except (FileNotFoundError, ValueError) as error:
+            verdicts = records.read(path, Verdict)
+        except OSError as error:
+            raise BadInput(place, f"{path} cannot be read: {error.strerror or 'there is no such file'}") from error
+        except ValueError as error:
             raise BadInput(place, str(error).splitlines()[0]) from error
         here = [v for v in verdicts if v.part == part]
         if not any(not v.canary for v in here):

@@ -16,7 +16,7 @@ from stages.errors import BadInput
 from stages.judge.cache import RequestCache
 from stages.judge.client import Client
 from stages.judge.request import CHAT, Reply, Request
-from stages.judge.wire import RETRIED, Unanswered
+from stages.judge.wire import RETRIED, NotOffered, Unanswered
 
 MOST_REQUESTS, MOST_BYTES = 50_000, 190_000_000
 """What the API takes in one file (its limit is 200 MB)."""
@@ -189,16 +189,29 @@ def _collect(client: Client, name: str, batch: Any, waiting: Mapping[str, Reques
                 if key in waiting:
                     replies[key] = Reply(key, body)
             elif isinstance(status, int) and 400 <= status < 500 and status not in RETRIED and key in waiting:
-                said = ((body or {}).get("error") or {}).get("message", "no reason given")
-                replies[key] = Reply(key, failure="bad_request", problem=f"{status}: {str(said).splitlines()[0][:300]}")
+                problem = f"{status}: {_first_line(_message(body))}"
+                replies[key] = Reply(key, failure="bad_request", problem=problem)
     return cost
 
 
 def _refusal(client: Client, batch: Any) -> str:
     """The server's own reason, in one line."""
     errors = [str(e.message) for e in (batch.errors.data or []) if e.message] if batch.errors else []
-    lines = client.wire.redact(errors[0]).strip().splitlines() if errors else []
-    return f"the server refused the batch: {lines[0][:300] if lines else 'no reason given'}"
+    return f"the server refused the batch: {_first_line(client.wire.redact(errors[0]) if errors else '')}"
+
+
+def _no_batches(said: str) -> BadInput:
+    return BadInput("runtime.batch", f"the server has no Batch API like this ({said}); set batch=false")
+
+
+def _message(body: Any) -> str:
+    """The reason that a refused request's answer gives: `{error: {message}}`, or what some servers write instead."""
+    error = body.get("error", body.get("detail")) if isinstance(body, Mapping) else body
+    return str((error.get("message") if isinstance(error, Mapping) else error) or "")
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[0][:300]
 
 
 def _find(client: Client, name: str) -> Any | None:
@@ -216,11 +229,11 @@ def _persist(client: Client, what: Callable[[], Result], unless: Callable[[], bo
     for attempt in range(1, client.traffic.attempts + 1):
         try:
             return client.wire.call(what)
+        except NotOffered as error:  # the preflight has shown that it has the model
+            raise _no_batches(error.said) from None
         except Unanswered as error:
             if not error.retry:
-                raise BadInput(
-                    "runtime.batch", f"the server has no Batch API like this ({error.problem}); set batch=false"
-                ) from None
+                raise _no_batches(error.problem) from None
             problem = error.problem
             client.wait(error.wait, attempt)
             try:

@@ -9,7 +9,8 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from typing import Any
 from stages import records
 from stages.errors import BadInput
 from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
+from stages.judge.fields import check_types
 from stages.judge.pairs import canaries, pairs_of
 from stages.judge.seat import Seat
-from stages.judge.verdicts import Pair, PairJudge, Session, Verdict, canary_summary, summary
+from stages.judge.verdicts import PairJudge, Session, Verdict, canary_summary, summary
 from stages.runtime import Runtime
 
 _log = logging.getLogger(__name__)
@@ -64,17 +66,11 @@ class Judge:
         return f"judges.{slot}.judge" if isinstance(self.judges[slot], Seat) else f"judges.{slot}"
 
     def run(self, out: Path) -> None:
+        check_types(self)
         seats = self._seats
         if not seats:
             raise BadInput("judges", "no judge is named; give at least one, such as judges.main")
-        for slot, seat in seats.items():
-            seat.check(f"judges.{slot}." if seat is self.judges[slot] else "")
-            if not isinstance(seat.judge, PairJudge):
-                problem = f"{type(seat.judge).__name__} is no judge: it has no decide(pairs, order, session)"
-                raise BadInput(self._place(slot), problem)
-        names = [seat.judge.name for seat in seats.values()]
-        if repeated := [name for name in names if names.count(name) > 1]:
-            raise BadInput("judges", f"{len(repeated)} of them are named {repeated[0]!r}; give each its own name")
+        self._check(seats)
         pairs = pairs_of(Path(self.generations), Path(self.reference_generations), Path(self.prompts), self.parts)
         requests = getattr(self.runtime, "requests", None) or Path(out).parent / "requests"
         verdicts: list[Verdict] = []
@@ -83,7 +79,8 @@ class Judge:
         for number, (slot, seat) in enumerate(seats.items()):
             asked = pairs + canaries(pairs, seat.canary, self.canary_text)
             session = Session(Path(requests), self._progress(number))
-            found = _decided(self._place(slot), seat.judge, asked, seat.order, session)
+            with _below(self._place(slot)):
+                found = seat.judge.decide(asked, seat.order, session)
             verdicts += found
             own = {"order": seat.order} if seat is self.judges[slot] else {}
             said = self._judged(slot, found, session, figures)
@@ -98,6 +95,23 @@ class Judge:
         records.write(out / "verdicts.parquet", Verdict, verdicts)
         (out / "summary.json").write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
         self.runtime.metrics(figures)
+
+    def _check(self, seats: Mapping[str, Seat]) -> None:
+        """Looks at every judge before the first is asked: none is paid for if another cannot be."""
+        slots: dict[str, str] = {}
+        for slot, seat in seats.items():
+            seat.check(f"judges.{slot}." if seat is self.judges[slot] else "")
+            judge, place = seat.judge, self._place(slot)
+            if not isinstance(judge, PairJudge):
+                raise BadInput(place, f"{type(judge).__name__} is no judge: it has no decide(pairs, order, session)")
+            if not isinstance(judge.name, str) or not judge.name.strip() or not judge.name.isprintable():
+                raise BadInput(f"{place}.name", f"{judge.name!r} is no name; give one that tables can show")
+            if judge.name in slots:
+                raise BadInput(f"{place}.name", f"judges.{slots[judge.name]} is named {judge.name!r} too; give another")
+            slots[judge.name] = slot
+            if callable(check := getattr(judge, "check", None)):
+                with _below(place):
+                    check()
 
     def estimate(self) -> dict[str, Any]:
         """What the verdicts will cost, before anything has run: `{dollars, calls, tokens, note}`, no network.
@@ -163,9 +177,10 @@ class Judge:
         return said
 
 
-def _decided(place: str, judge: PairJudge, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
+@contextmanager
+def _below(place: str) -> Iterator[None]:
     try:
-        return judge.decide(pairs, order, session)
+        yield
     except BadInput as error:  # the judge names its own field; the user wrote it below `judges`
         error.field = f"{place}.{error.field}"
         error.args = (f"{error.field}: {error.problem}",)

@@ -1,11 +1,14 @@
 """A model behind an OpenAI-compatible address, as a judge asks it: its fields, and the body of a request."""
 
+import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from stages.errors import BadInput
 from stages.judge import answers
 from stages.judge.answers import checked_pattern
+from stages.judge.fields import check_types
 from stages.judge.prices import price_of
 from stages.judge.prompts import load_template
 from stages.judge.request import checked_endpoint
@@ -63,7 +66,13 @@ class JudgeModel:
 
     def check(self) -> None:
         """Raises BadInput for whatever needs no network to see."""
+        check_types(self)
+        if not self.model.strip():
+            raise BadInput("model", "is empty; name a model that the server has")
         checked_endpoint(self.base_url)
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):
+            # Not shown: it may be the key itself.
+            raise BadInput("api_key_env", "is not the name of an environment variable; name the one that holds the key")
         load_template(self.template, self.mode)
         if self.token_limit not in ("max_tokens", "max_completion_tokens"):
             raise BadInput("token_limit", f"{self.token_limit!r} is neither max_completion_tokens nor max_tokens")
@@ -71,11 +80,17 @@ class JudgeModel:
             raise BadInput("top_logprobs", f"{self.top_logprobs} cannot hold both tokens; the least is 2")
         if clash := sorted(set(self.extra) & (set(self._own_body([], 0)) | OWN)):
             raise BadInput("extra", f"{clash[0]} has a field of its own")
+        try:
+            json.dumps(self.extra, sort_keys=True, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise BadInput("extra", f"cannot be sent as JSON: {error}") from None
         checked_pattern(self.pattern)
         self.runtime.check()
         for name in ("max_tokens", "asks", "max_output_chars"):
             if getattr(self, name) < 1:
                 raise BadInput(name, f"{getattr(self, name)} is not a positive number")
+        if not 0 <= self.max_unreachable <= 1:
+            raise BadInput("max_unreachable", f"{self.max_unreachable} is not a share between 0 and 1")
         price = price_of(self.model, self.prices)
         for name in ("max_cost", "max_cost_run"):
             if getattr(self.runtime, name) is not None and price is None:

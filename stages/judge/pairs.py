@@ -95,5 +95,7 @@ def _difference(asked: set[tuple[str, int]], answered: set[tuple[str, int]]) -> 
 def _read(path: Path, kind: type, field_name: str) -> list[Any]:
     try:
         return records.read(path, kind)
-    except (FileNotFoundError, ValueError) as error:
+    except OSError as error:
+        raise BadInput(field_name, f"{path} cannot be read: {error.strerror or 'there is no such file'}") from error
+    except ValueError as error:
         raise BadInput(field_name, str(error).splitlines()[0]) from error

@@ -32,7 +32,10 @@ def price_of(model: str, prices: Mapping[str, Any] | None) -> Price | None:
 
     Raises BadInput for `prices` that are no such table.
     """
-    entry = ((prices or {}).get("models") or {}).get(model)
+    table = (prices or {}).get("models") or {} if isinstance(prices, Mapping | None) else None
+    if not isinstance(table, Mapping):
+        raise BadInput("prices", "is no table {as_of, models: {name: {input, output, batch}}}")
+    entry = table.get(model)
     if entry is None:
         return None
     try:

@@ -118,8 +118,16 @@ def _shipped(name: str) -> str:
 
 
 def _own(name: str) -> str:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        shipped = ", ".join(n for n in SHIPPED if not n.startswith("answer_"))
-        raise BadInput("template", f"{name!r} is neither a shipped template ({shipped}) nor a file of yours")
-    return path.read_text(encoding="utf-8")
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput("template", f"{name} is no text in UTF-8") from None
+    except PermissionError as error:
+        raise BadInput("template", f"{name} cannot be read: {error.strerror}") from None
+    except (OSError, RuntimeError, ValueError):  # too long for a name, a home that nobody has, a null byte
+        pass
+    shipped = ", ".join(n for n in SHIPPED if not n.startswith("answer_"))
+    shown = repr(name if len(name) <= 60 else name[:57] + "…")
+    raise BadInput("template", f"{shown} is neither a shipped template ({shipped}) nor a file of yours")

@@ -52,8 +52,14 @@ def checked_endpoint(base_url: str) -> str:
     >>> checked_endpoint("http://127.0.0.1:8000/v1/")
     'http://127.0.0.1:8000/v1'
     """
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(base_url)
+        host = (parts.hostname or "").encode("idna")
+        written = base_url.isprintable() and " " not in base_url
+        known = parts.scheme in ("http", "https") and host and parts.port != 0 and written
+    except ValueError:  # a port that is none, brackets that do not match, a host that no name server knows
+        raise BadInput("base_url", "is no http(s) address such as http://127.0.0.1:8000/v1") from None
+    if not known:
         raise BadInput("base_url", f"{base_url!r} is no http(s) address such as http://127.0.0.1:8000/v1")
     if parts.username or parts.password or parts.query:
         # The address is recorded with every answer, so it may hold nothing secret.

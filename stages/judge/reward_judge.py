@@ -8,8 +8,9 @@ import numpy as np
 
 from stages.errors import BadInput
 from stages.judge.answers import IDENTICAL, VERDICT
+from stages.judge.fields import check_types
 from stages.judge.verdicts import EITHER, Pair, Session, Verdict
-from stages.reward import judged_text, scored
+from stages.reward import judged_text, require_reward, scored
 
 PORTION = 64
 """Responses scored between two reports of progress."""
@@ -28,10 +29,16 @@ class RewardJudge:
     tie: float = 0.0
     """Difference, in the reward's own unit, up to which neither wins."""
 
-    def decide(self, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
-        """Raises BadInput for `reward` as `reward.scored` does, and for `tie`."""
+    def check(self) -> None:
+        """Raises BadInput for `reward` where it is none, and for `tie`."""
+        check_types(self)
+        require_reward(self.reward, "reward")
         if not 0 <= self.tie < float("inf"):
             raise BadInput("tie", f"{self.tie} is not a difference, 0 or more")
+
+    def decide(self, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
+        """Raises BadInput for unusable fields, and where the reward's scores are not finite numbers."""
+        self.check()
         candidate = self._scores([(p, p.candidate) for p in pairs], session, 0)  # (N,)
         reference = self._scores([(p, p.reference) for p in pairs], session, len(pairs))  # (N,)
         difference = np.where(np.abs(candidate - reference) <= self.tie, 0.0, candidate - reference)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.errors import BadInput
+from stages.judge.fields import check_types
 
 ORDERS = ("both", "seeded", "as_is")
 
@@ -33,5 +34,6 @@ class Seat:
         """Raises BadInput where one of the two is unusable, with `above` before the field's name."""
         if self.order not in ORDERS:
             raise BadInput(f"{above}order", f"{self.order!r} is none of {', '.join(ORDERS)}")
-        if not isinstance(self.canary, int) or self.canary < 0:
-            raise BadInput(f"{above}canary", f"{self.canary!r} is not a number of prompts, 0 or more")
+        check_types(self, above)
+        if self.canary < 0:
+            raise BadInput(f"{above}canary", f"{self.canary} is not a number of prompts, 0 or more")

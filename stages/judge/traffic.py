@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from stages.errors import BadInput
+from stages.judge.fields import check_types
 
 
 @dataclass
@@ -32,13 +33,20 @@ class Traffic:
     poll: float = 30.0
     """Seconds between two looks at a batch."""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.account, int | float):  # a run may be named 2026
+            self.account = str(self.account)
+
     def check(self) -> None:
         """Raises BadInput, with `runtime.` before the field, for numbers that make no sense."""
+        check_types(self, "runtime.")
         for name in ("concurrency", "rpm", "tpm", "timeout", "attempts", "poll"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise BadInput(f"runtime.{name}", f"{value} is not a positive number")
+        if self.longest_wait < 0:
+            raise BadInput("runtime.longest_wait", f"{self.longest_wait} is not a number of seconds, 0 or more")
         for name in ("max_cost", "max_cost_run"):
-            if (value := getattr(self, name)) is not None and not 0 <= value < float("inf"):
+            if (value := getattr(self, name)) is not None and value < 0:
                 raise BadInput(f"runtime.{name}", f"{value} is not a number of dollars, 0 or more")
         if self.max_cost_run is not None and not self.account:
             raise BadInput("runtime.account", "is empty; name the account that max_cost_run is a limit of")

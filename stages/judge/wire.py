@@ -35,6 +35,13 @@ class Unanswered(Exception):
         self.problem, self.retry, self.billed, self.wait, self.parameter = problem, retry, billed, wait, parameter
 
 
+class NotOffered(BadInput):
+    """The server does not have what was asked for, or not for this key."""
+
+    said = ""
+    """The server's own words, after its status."""
+
+
 def read_key(variable: str | None) -> str:
     """The API key, from the environment alone. Raises BadInput where the variable is not set; `None` needs no key."""
     if variable is None:
@@ -43,6 +50,8 @@ def read_key(variable: str | None) -> str:
         raise BadInput(
             "api_key_env", f"the environment has no {variable}; export it, or name the variable that holds the key"
         )
+    if not (key.isascii() and key.isprintable()):  # what cannot be sent would be shown in the error that says so
+        raise BadInput("api_key_env", f"what {variable} holds is no key: it has line breaks or letters that no key has")
     return key
 
 
@@ -115,7 +124,9 @@ class Wire:
             )
             return BadInput("api_key_env", f"{self.base_url} {held} ({said})")
         if status in (403, 404):
-            return BadInput("model", f"{self.base_url} does not offer this model, or not to this key ({said})")
+            refused = NotOffered("model", f"{self.base_url} does not offer this model, or not to this key ({said})")
+            refused.said = said
+            return refused
         retry = status in RETRIED or status >= 500
         wait = retry_after(error.response.headers) if retry else None
         return Unanswered(said, retry=retry, billed=False, wait=wait, parameter=str(body.get("param") or ""))

@@ -33,6 +33,10 @@ def test_refused_and_unanswered_requests_of_a_batch(tmp_path: Path, run_stage) -
     def respond(body: dict[str, Any], n: int) -> Any:
         if "odd" in shown(body):
             return Fault("status", 400, body={"error": {"message": "too odd"}})
+        if "mute" in shown(body):
+            return Fault("status", 400, body={"error": {"message": ""}})
+        if "terse" in shown(body):
+            return Fault("status", 400, body={"error": "too\nterse"})
         if "late" in shown(body) and n == 0:
             return Fault("status", 500)
         if "lost" in shown(body):
@@ -41,13 +45,15 @@ def test_refused_and_unanswered_requests_of_a_batch(tmp_path: Path, run_stage) -
             return completion(None, refusal="no")
         return longer_wins(body, n)
 
-    payloads = write_methods(tmp_path, ["odd", "late", "lost", "shy", "good"], ["x"] * 5)
+    payloads = write_methods(tmp_path, ["odd", "late", "lost", "shy", "good", "mute", "terse"], ["x"] * 7)
     with Loopback(respond) as server:
         judge = batching(server.base_url)
         judge.max_unreachable = 0.5
         verdicts, _ = run_stage(payloads, {"main": judge}, order="as_is")
-    assert [v.outcome for v in verdicts] == ["bad_request", "verdict", "unreachable", "verdict", "verdict"]
-    assert [v.asked for v in verdicts] == [1, 1, 1, 2, 1]
+    assert [v.outcome for v in verdicts[:5]] == ["bad_request", "verdict", "unreachable", "verdict", "verdict"]
+    assert [v.asked for v in verdicts[:5]] == [1, 1, 1, 2, 1]
+    refused = [v.problem for v in verdicts if v.outcome == "bad_request"]
+    assert refused == ["400: too odd", "400: no reason given", "400: too"]
     assert server.bought_twice == 0
 
 
@@ -93,10 +99,11 @@ def test_a_batch_that_would_cost_too_much_is_made_smaller_or_refused(tmp_path: P
     assert {v.outcome for v in verdicts} == {"verdict"}
 
 
-def test_a_server_without_batches_says_so_in_one_line(tmp_path: Path, run_stage) -> None:
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_server_without_batches_says_so_in_one_line(tmp_path: Path, run_stage, status: int) -> None:
     payloads = write_methods(tmp_path, ["a"], ["bb"])
     with Loopback(longer_wins) as server:
-        server.http.RequestHandlerClass.do_GET = lambda self: self.send_error(400)  # type: ignore[attr-defined,method-assign]
+        server.http.RequestHandlerClass.do_GET = lambda self: self.send_error(status)  # type: ignore[attr-defined,method-assign]
         with pytest.raises(BadInput, match=r"judges\.main\.runtime\.batch: .*set batch=false") as refused:
             run_stage(payloads, {"main": batching(server.base_url)})
     assert "\n" not in str(refused.value)
