@@ -140,6 +140,15 @@ def test_status_tells_done_failed_and_missing(toy) -> None:
     assert "missing" in rows["compare"]
 
 
+@pytest.fixture
+def heeded():
+    """SIGINT reaches what is started here, where these tests themselves run behind a shell's `&`, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_its_workers_and_goes_on_where_it_was(toy, sent: signal.Signals) -> None:
     with subprocess.Popen(
