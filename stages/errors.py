@@ -1,5 +1,8 @@
 """The one error by which a stage refuses its input."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BadInput(ValueError):
     """A field of a stage has a value that cannot be used.
@@ -15,3 +18,14 @@ class BadInput(ValueError):
         super().__init__(f"{field}: {problem}")
         self.field = field
         self.problem = problem
+
+
+@contextmanager
+def below(place: str) -> Iterator[None]:
+    """What a part of a stage refuses by its own field is refused by the stage's: BadInput of `k` becomes `guide.k`."""
+    try:
+        yield
+    except BadInput as error:
+        error.field = f"{place}.{error.field}"
+        error.args = (f"{error.field}: {error.problem}",)
+        raise

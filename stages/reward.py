@@ -6,15 +6,14 @@ a class of ten lines in a file of yours. Where it runs a model it may say what t
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from stages.errors import BadInput
+from stages.errors import BadInput, below
 from stages.records import Prompt
 
 UNCOUNTED = "uncounted.json"
@@ -66,7 +65,7 @@ def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], fie
     """
     require_reward(reward, field)
     name = type(reward).__name__
-    with _under(field):
+    with below(field):
         answer = reward.score(prompts, responses)
     found = _numbers(answer, len(responses), f"{name}.score", field)
     if len(bad := np.flatnonzero(~np.isfinite(found))):
@@ -88,7 +87,7 @@ def spent(
     """
     if not _says_cost(reward):
         return np.zeros(len(responses), dtype=np.int64), np.zeros(len(responses))
-    with _under(field):
+    with below(field):
         tokens, flops = reward.cost(prompts, responses)
     what = f"{type(reward).__name__}.cost"
     return _numbers(tokens, len(responses), what, field).astype(np.int64), _numbers(flops, len(responses), what, field)
@@ -114,15 +113,6 @@ def read_uncounted(folder: Path) -> list[str]:
 
 def _says_cost(reward: Any) -> bool:
     return callable(getattr(reward, "cost", None))
-
-
-@contextmanager
-def _under(field: str) -> Iterator[None]:
-    """What a reward refuses is said of its own key, `field`."""
-    try:
-        yield
-    except BadInput as error:
-        raise BadInput(f"{field}.{error.field}", error.problem) from error
 
 
 def _numbers(answer: Any, count: int, what: str, field: str) -> np.ndarray:

@@ -4,7 +4,7 @@ tilt run -m method=vas method.beta=1,2,4
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,6 @@ class GraphLauncher(Launcher):
         points: list[Point] = []
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        shared = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
         compositions = self._compositions
         parsed: dict[str, tuple[str, Any] | None] = {}
         for overrides in job_overrides:
@@ -73,8 +72,7 @@ class GraphLauncher(Launcher):
             values = tuple(pair for override in overrides if (pair := parsed[override]) is not None)
             points.append(Point("", compositions[groups], values, _written(overrides)))
             returns.append(JobReturn(overrides=overrides, cfg=compositions[groups].config, task_name="tilt"))
-        apart = [[o for o in filter_overrides(overrides) if o not in shared] for overrides in job_overrides]
-        for point, label in zip(points, labels(apart), strict=True):
+        for point, label in zip(points, labels([point.overrides for point in points]), strict=True):
             point.label = label
         HydraConfig.instance().set_config(self.config)
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
@@ -99,19 +97,21 @@ def _written(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key != "sweep"}
 
 
-def labels(points: Sequence[Sequence[str]]) -> list[str]:
-    """`vas beta=4`: each point by its overrides, without the groups that their keys are in; with them where two points
-    would be called the same (`seed=1` of a value and of a policy)."""
-    short = [_label(overrides, whole=False) for overrides in points]
+def labels(points: Sequence[Mapping[str, str]]) -> list[str]:
+    """`vas beta=4`: each point by those of its overrides that not all have, without the groups that their keys are in;
+    with them where two points would be called the same (`seed=1` of a value and of a policy)."""
+    shared = set.intersection(*(set(point.items()) for point in points)) if len(points) > 1 else set()
+    apart = [{key: value for key, value in point.items() if (key, value) not in shared} for point in points]
+    short = [_label(overrides, whole=False) for overrides in apart]
     times = Counter(short)
     return [
         label if times[label] == 1 else _label(overrides, whole=True)
-        for label, overrides in zip(short, points, strict=True)
+        for label, overrides in zip(short, apart, strict=True)
     ]
 
 
-def _label(overrides: Sequence[str], *, whole: bool) -> str:
+def _label(overrides: Mapping[str, str], *, whole: bool) -> str:
     return " ".join(
         value if key == "method" else f"{key if whole else key.rpartition('.')[2]}={value}"
-        for key, value in _written(overrides).items()
+        for key, value in overrides.items()
     )

@@ -90,7 +90,7 @@ class Decode:
         """Raises BadInput for what cannot be used, FloatingPointError where a model's numbers are not finite."""
         generations, seconds, apart = self._generations(None)
         write(Path(out) / FILE, Generation, generations)
-        self._trained(Path(out))
+        self._write_costs(Path(out))
         self._report(generations, seconds, apart)
 
     def run_shard(self, out: Path, index: int, count: int) -> None:
@@ -99,10 +99,10 @@ class Decode:
 
     def merge(self, parts: list[Path], out: Path) -> None:
         """All shards' responses, as `run` would have written them."""
-        self._trained(Path(out))
+        self._write_costs(Path(out))
         self._report(merge(parts, out, FILE, Generation), None, Measured("none"))
 
-    def _trained(self, out: Path) -> None:
+    def _write_costs(self, out: Path) -> None:
         """What training the method's own models cost, of which π₀ is none; what the responses' FLOPs leave out."""
         write_costs(out, training_costs([self.policy, self.guide, self.search], self.base or self.policy.folder))
         write_uncounted(out, self.search)

@@ -9,14 +9,13 @@ import itertools
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stages import records
-from stages.errors import BadInput
+from stages.errors import BadInput, below
 from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
 from stages.judge.fields import check_types
 from stages.judge.pairs import canaries, pairs_of
@@ -79,13 +78,13 @@ class Judge:
         for number, (slot, seat) in enumerate(seats.items()):
             asked = pairs + canaries(pairs, seat.canary, self.canary_text)
             session = Session(Path(requests), self._progress(number))
-            with _below(self._place(slot)):
+            with below(self._place(slot)):
                 found = seat.judge.decide(asked, seat.order, session)
             verdicts += found
             own = {"order": seat.order} if seat is self.judges[slot] else {}
             said = self._judged(slot, found, session, figures)
             report["judges"][slot] = {"name": seat.judge.name, **own, **said}
-        if len(self._seats) > 1:
+        if len(seats) > 1:
             report["agreement"] = _agreement(verdicts)
             for pair, values in report["agreement"].items():
                 figures |= {f"agreement/{pair}/{name}": values[name] for name in ("raw", "kappa") if name in values}
@@ -110,7 +109,7 @@ class Judge:
                 raise BadInput(f"{place}.name", f"judges.{slots[judge.name]} is named {judge.name!r} too; give another")
             slots[judge.name] = slot
             if callable(check := getattr(judge, "check", None)):
-                with _below(place):
+                with below(place):
                     check()
 
     def estimate(self) -> dict[str, Any]:
@@ -175,16 +174,6 @@ class Judge:
         figures |= {f"{prefix}canary/{name}": value for name, value in said.get("canary", {}).items()}
         figures |= {f"{prefix}requests/{name}": value for name, value in session.figures.items() if value == value}
         return said
-
-
-@contextmanager
-def _below(place: str) -> Iterator[None]:
-    try:
-        yield
-    except BadInput as error:  # the judge names its own field; the user wrote it below `judges`
-        error.field = f"{place}.{error.field}"
-        error.args = (f"{error.field}: {error.problem}",)
-        raise
 
 
 def _canary_warning(slot: str, canary: dict[str, float]) -> str:

@@ -28,7 +28,7 @@ def compared(method: str, *overrides: dict[str, object]) -> list[dict]:
     """The comparison's entries of points that share one composition."""
     shared = Composition(compose("config", [f"method={method}"]))
     written = [{"method": method} | {key: str(value) for key, value in one.items()} for one in overrides]
-    names = labels([[f"{key}={value}" for key, value in one.items()] for one in written])
+    names = labels(written)
     points = [
         Point(name, shared, tuple(one.items()), text) for name, one, text in zip(names, overrides, written, strict=True)
     ]
@@ -64,7 +64,9 @@ def test_what_changes_nothing_is_one_point() -> None:
 
 def test_keys_that_end_alike_keep_their_points_apart() -> None:
     """`value.seed=1` and `dpo.seed=1` are not both `seed=1`: each score is an input of its own."""
-    assert labels([["method=ivg", "value.seed=1"], ["method=ivg", "dpo.seed=1"], ["method=ivg", "dpo.seed=2"]]) == [
+    seeds = [("value", "1"), ("dpo", "1"), ("dpo", "2")]
+    assert labels([{"method": "vas"}, *({"method": "ivg", f"{of}.seed": seed} for of, seed in seeds)]) == [
+        "vas",
         "ivg value.seed=1",
         "ivg dpo.seed=1",
         "ivg seed=2",
