@@ -311,7 +311,7 @@ class ApiJudge(Judge):
 
 @dataclass
 class Sampling:
-    _target_: str = "stages.decode.sampling.Sampling"
+    _target_: str = "stages.engine.sampling.Sampling"
     temperature: float = bounded(1.0, "a positive temperature", above=0)
     top_p: float = bounded(1.0, "a probability above 0, at most 1", above=0, most=1)
     top_k: int = bounded(0, "a number of tokens, 0 or more (0: all)", least=0)

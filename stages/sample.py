@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.decode.decode import encode, read_parts, require_positive
-from stages.decode.engine import Engine
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Sampling
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine
+from stages.engine.policy import CausalLM
+from stages.engine.prompts import encode, read_parts, require_positive
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.records import Rollout, write
 from stages.runtime import Runtime
 from stages.shards import block, merge

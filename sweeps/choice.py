@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.errors import BadInput
+from stages.statistics.intervals import Estimate, paired_difference, standard_error
 from sweeps.points import Point, shown_settings
-from sweeps.statistics import Estimate, paired_difference, standard_error
 
 
 @dataclass(frozen=True)

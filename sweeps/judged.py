@@ -1,7 +1,7 @@
 """What judges say of the points: how often each wins against the method it was held against, on one part's prompts.
 
-Reads `verdicts.parquet` (stages.judge.verdicts.Verdict) of every point that was judged. Win rates are in points, 0–100;
-the unit is the prompt, as everywhere in a comparison.
+Reads `verdicts.parquet` (records.Verdict) of every point that was judged. Win rates are in points, 0–100; the unit is
+the prompt, as everywhere in a comparison.
 """
 
 import itertools
@@ -14,11 +14,11 @@ import numpy as np
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.agreement import of_verdicts
-from stages.judge.answers import IDENTICAL
-from stages.judge.verdicts import Verdict, by_pair, canary_summary, summary
+from stages.judge.asking.answers import IDENTICAL
+from stages.judge.statistics.agreement import of_verdicts
+from stages.judge.verdicts.verdicts import Verdict, by_pair, canary_summary, summary
 from stages.judge.winrate import length_controlled
-from sweeps.statistics import Estimate, by_prompt, mean_interval, paired_difference
+from stages.statistics.intervals import Estimate, by_prompt, mean_interval, paired_difference
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import numpy as np
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.verdicts import Verdict
+from stages.judge.verdicts.verdicts import Verdict
 from stages.records import Score
 from stages.reward import read_uncounted
+from stages.statistics.intervals import Estimate, by_prompt, mean_interval, ratio_interval
 from stages.training_cost import TrainingCost, read_costs
 from sweeps.judged import load_verdicts
-from sweeps.statistics import Estimate, by_prompt, mean_interval, ratio_interval
 
 REWARDS = ("proxy", "gold")
 

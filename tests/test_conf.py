@@ -115,7 +115,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
     config = judging("judge=openai").config
     assert (config["order"], config["canary"]) == ("both", 20)
     assert config["judges"]["second"] is None
-    assert config["judges"]["main"]["_target_"] == "stages.judge.api_judge.ApiJudge"
+    assert config["judges"]["main"]["_target_"] == "stages.judge.asking.api_judge.ApiJudge"
     assert set(config) == {
         "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
         "runtime",
@@ -181,7 +181,7 @@ def test_every_language_model_is_trained_as_the_trainer_and_the_model_s_dtype_sa
     config = graph.nodes[graph.goals[0]].config
     assert config["dtype"] == "float32"
     assert config["trainer"]["schedule"] == "linear"
-    assert config["runtime"]["_target_"] == "stages.learn.trainer.TrainingRuntime"
+    assert config["runtime"]["_target_"] == "stages.learn.loop.trainer.TrainingRuntime"
     assert (config["runtime"]["accumulate"], config["runtime"]["checkpoint_every"]) == (2, 7)
 
 
@@ -224,8 +224,8 @@ def test_a_value_is_trained_only_where_the_method_asks_for_one() -> None:
     [
         ("stages.decode.guide.k", "method.k"),
         ("stages.decode.search.n", "method.n"),
-        ("stages.decode.sampling.temperature", "sampling.temperature"),
-        ("stages.prompts.table", "task.file"),
+        ("stages.engine.sampling.temperature", "sampling.temperature"),
+        ("stages.data.prompts.table", "task.file"),
         ("stages.model.path", "model.path"),
         ("stages.value.layer", "value.layer"),
         ("stages.decode.parts", "evaluation.parts"),

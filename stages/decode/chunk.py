@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stages.decode.chunk_lane import ChunkLane, Written
-from stages.decode.engine import Engine, Response, text_of
-from stages.decode.policy import Policy
-from stages.decode.sampling import Sampling, uniforms
 from stages.decode.scorers import Row, Score
-from stages.decode.steering import Choice, Terms
+from stages.engine.engine import Engine, Response, text_of
+from stages.engine.policy import Policy
+from stages.engine.sampling import Sampling, uniforms
+from stages.engine.steering import Choice, Terms
 
 
 @dataclass

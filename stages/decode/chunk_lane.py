@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.decode.lanes import Lane
+from stages.engine.lanes import Lane
+from stages.engine.prompts import context_of
 from stages.errors import BadInput
-from stages.language_model import context_of
 
 
 class Written(NamedTuple):

@@ -18,51 +18,21 @@ from typing import Any
 import numpy as np
 
 from stages.decode.divergence import Divergence, Measured
-from stages.decode.engine import Engine, Response
 from stages.decode.guides import TokenGuide
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
 from stages.decode.search import Search
-from stages.decode.steering import Terms
-from stages.errors import BadInput
-from stages.language_model import encode_prompt, require_model_folder, require_room
-from stages.records import Generation, Prompt, read, write
+from stages.engine.engine import Engine, Response
+from stages.engine.language_model import require_model_folder
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.prompts import encode, encode_prompt, read_parts, require_positive
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
+from stages.records import Generation, Prompt, write
 from stages.reward import write_uncounted
 from stages.runtime import Runtime
 from stages.shards import block, merge
 from stages.training_cost import training_costs, write_costs
 
 FILE = "generations.parquet"
-
-
-def read_parts(folder: Path, parts: Sequence[str], field: str = "parts") -> list[Prompt]:
-    """The prompts of the given parts, in the file's order. Raises BadInput where the file or a part is missing."""
-    path = Path(folder) / "prompts.parquet"
-    if not path.is_file():
-        raise BadInput("prompts", f"{path} does not exist; give the folder that stage `prompts` wrote")
-    everything = read(path, Prompt)
-    present = sorted({prompt.part for prompt in everything})
-    if not parts:
-        raise BadInput(field, f"no part is named; choose from {', '.join(present)}")
-    for part in parts:
-        if part not in present:
-            raise BadInput(field, f"no prompt is in part {part!r}; there are {', '.join(present) or 'none'}")
-    return [prompt for prompt in everything if prompt.part in set(parts)]
-
-
-def encode(prompts: Sequence[Prompt], policy: Policy, max_new_tokens: int) -> list[tuple[str, list[int]]]:
-    """(id, token ids) of each prompt. Raises BadInput where one is empty or leaves no room for the response."""
-    encoded = [(prompt.id, encode_prompt(policy.tokenizer, prompt)) for prompt in prompts]
-    for name, ids in encoded:
-        if not ids:
-            raise BadInput("prompts", f"prompt {name!r} has no tokens; give it at least one word")
-    require_room({name: len(ids) for name, ids in encoded}, policy.model, max_new_tokens, "prompts")
-    return encoded
-
-
-def require_positive(samples: int) -> None:
-    if samples < 1:
-        raise BadInput("samples", f"{samples} is not a positive number of samples per prompt")
 
 
 @dataclass

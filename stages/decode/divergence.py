@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stages.decode.engine import Response, out_of_memory
-from stages.decode.policy import Policy
-from stages.decode.sampling import Base, NotFinite, Sampling
+from stages.engine.engine import Response, out_of_memory
+from stages.engine.policy import Policy
+from stages.engine.prompts import context_of
+from stages.engine.sampling import Base, NotFinite, Sampling
 from stages.errors import BadInput
-from stages.language_model import context_of
 from stages.learn.responses import Exchange, by_length, predict
 
 CELLS = 4_000_000

@@ -13,10 +13,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from stages.decode.lanes import Lane, Lanes
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Base, Sampling
-from stages.decode.steering import Candidates, Terms
 from stages.decode.values import (
     open_values,
     open_vocab_values,
@@ -26,6 +22,10 @@ from stages.decode.values import (
     require_strength,
     require_transform,
 )
+from stages.engine.lanes import Lane, Lanes
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Base, Sampling
+from stages.engine.steering import Candidates, Terms
 from stages.errors import BadInput
 
 COMPATIBLE = ("", "official")
@@ -55,7 +55,7 @@ class ScalarValue:
     """
 
     folder: Path
-    """A value model's folder (`stages/learn/value_model.py`)."""
+    """A value model's folder (`stages/learn/values/scalar_head.py`)."""
     beta: float | list[float] = 1.0
     """Strength: multiplies the z-scored value after temperature; 0 = base. A list: one for each reward."""
     k: int = 10
@@ -102,7 +102,7 @@ class VocabValue:
     """A vocabulary-wide value head: π(a|s) ∝ π₀(a|s)·exp(β·Q(s, a)), one forward for all tokens (arXiv 2409.17819)."""
 
     folder: Path
-    """A value model's folder (`stages/learn/vocab_model.py`)."""
+    """A value model's folder (`stages/learn/values/vocab_head.py`)."""
     beta: float = 1.0
     k: int | None = None
     """Candidates: the tilt is for the k likeliest tokens alone, centred by their mean; null: for all."""

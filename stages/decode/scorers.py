@@ -13,10 +13,6 @@ from typing import Any, Protocol
 import torch
 
 from stages.decode.chunk_lane import Read, logprob
-from stages.decode.engine import Response
-from stages.decode.lanes import Lane, Lanes
-from stages.decode.policy import CausalLM
-from stages.decode.steering import Choice
 from stages.decode.values import (
     HeadValues,
     VocabValues,
@@ -26,7 +22,11 @@ from stages.decode.values import (
     require_strength,
     require_transform,
 )
-from stages.learn.vocab_model import is_vocab_head
+from stages.engine.engine import Response
+from stages.engine.lanes import Lane, Lanes
+from stages.engine.policy import CausalLM
+from stages.engine.steering import Choice
+from stages.learn.values.vocab_head import is_vocab_head
 from stages.records import Prompt
 from stages.reward import Reward as RewardModel
 from stages.reward import scored, spent

@@ -8,13 +8,13 @@ from typing import Protocol
 import numpy as np
 
 from stages.decode.chunk import ChunkEngine
-from stages.decode.engine import Engine, Response
 from stages.decode.guides import COMPATIBLE
-from stages.decode.lanes import Lanes
-from stages.decode.policy import Policy
-from stages.decode.sampling import Sampling
 from stages.decode.scorers import ChunkScorer
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine, Response
+from stages.engine.lanes import Lanes
+from stages.engine.policy import Policy
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
 from stages.reward import Reward, scored, spent

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stages.decode.lanes import Lane, Lanes
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Base, Sampling
-from stages.decode.tilt import OUTSIDE
+from stages.engine.lanes import Lane, Lanes
+from stages.engine.policy import CausalLM
+from stages.engine.sampling import Base, Sampling
+from stages.engine.tilt import OUTSIDE
 from stages.errors import BadInput
-from stages.learn.value_model import ValueHead, fingerprint
-from stages.learn.vocab_model import VocabHead, is_vocab_head
+from stages.learn.values.scalar_head import ValueHead, fingerprint
+from stages.learn.values.vocab_head import VocabHead, is_vocab_head
 
 TRANSFORMS = ("identity", "log_sigmoid")
 

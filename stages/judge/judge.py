@@ -16,11 +16,11 @@ from typing import Any
 
 from stages import records
 from stages.errors import BadInput, below
-from stages.judge.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
-from stages.judge.fields import check_types
-from stages.judge.pairs import canaries, pairs_of
+from stages.fields import check_types
+from stages.judge.asking.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
 from stages.judge.seat import Seat
-from stages.judge.verdicts import PairJudge, Session, Verdict, canary_summary, summary
+from stages.judge.verdicts.pairs import canaries, pairs_of
+from stages.judge.verdicts.verdicts import PairJudge, Session, Verdict, canary_summary, summary
 from stages.runtime import Runtime
 
 _log = logging.getLogger(__name__)
@@ -187,7 +187,9 @@ def _canary_warning(slot: str, canary: dict[str, float]) -> str:
 
 def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Agreement of every two judges, in points, by `one~other`; left out where they have no pair in common."""
-    from stages.judge.agreement import of_verdicts  # scipy.stats: half a second that a plan need not wait for
+    from stages.judge.statistics.agreement import (
+        of_verdicts,  # scipy.stats: half a second that a plan need not wait for
+    )
 
     said = {}
     for one, other in itertools.combinations(dict.fromkeys(v.judge for v in verdicts), 2):

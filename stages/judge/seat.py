@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.errors import BadInput
-from stages.judge.fields import check_types
+from stages.fields import check_types
 
 ORDERS = ("both", "seeded", "as_is")
 

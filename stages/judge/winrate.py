@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.errors import BadInput
-from stages.judge.bootstrap import Interval, Kind, checked_draws, draw_counts, interval, leave_one_out
-from stages.judge.judged import Judged, check_same_prompts
-from stages.judge.length_control import PORTION, LengthControl, Weights
+from stages.judge.statistics.judged import Judged, check_same_prompts
+from stages.judge.statistics.length_control import PORTION, LengthControl, Weights
+from stages.statistics.bootstrap import Interval, Kind, checked_draws, draw_counts, interval, leave_one_out
 
 EXTREME = (20.0, 80.0)
 """Raw win rates outside: few prompts tell the fit what happens at equal length."""

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from stages.errors import BadInput
 from stages.learn.cards import model_card
-from stages.learn.watch import quiet
+from stages.learn.loop.watch import quiet
 from stages.training_cost import write_cost
 
 

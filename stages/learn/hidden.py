@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from stages.engine.language_model import load_model, load_tokenizer
 from stages.errors import BadInput
-from stages.language_model import load_model, load_tokenizer
 from stages.learn.flops import reading_flops
 
 

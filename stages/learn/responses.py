@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from stages.head import Head
+from stages.engine.head import Head
 
 
 class Exchange(NamedTuple):

@@ -27,13 +27,13 @@ from transformers.generation.logits_process import TopPLogitsWarper
 
 from stages.decode import scorers
 from stages.decode.chunk import ChunkEngine
-from stages.decode.engine import Engine
 from stages.decode.guides import Implicit, ScalarValue
-from stages.decode.lanes import Lanes
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Base, Sampling
-from stages.decode.steering import Terms
-from stages.learn.value_model import ValueHead, fingerprint
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Base, Sampling
+from stages.engine.steering import Terms
+from stages.learn.values.scalar_head import ValueHead, fingerprint
 
 PREFIX, ROWS = 128, 8
 REVIEW = (

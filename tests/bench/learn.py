@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from smollm2 import model_folder  # beside this file
 
-from stages.language_model import load_model
+from stages.engine.language_model import load_model
 from stages.learn.adapt import adapted
+from stages.learn.loop.trainer import fit
+from stages.learn.policies.sft import _FineTuning
 from stages.learn.responses import Exchange, response_nats
-from stages.learn.sft import _FineTuning
-from stages.learn.trainer import fit
 from stages.runtime import Runtime
 
 STEPS, BATCH, PAIRS = 6, 8, 5

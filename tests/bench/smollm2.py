@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from stages.assets import PackageModel
+from stages.data.assets import PackageModel
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from stages.decode.decode import Decode
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Sampling
+from stages.engine.policy import CausalLM
+from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, Rollout, read, write
 from stages.runtime import Runtime

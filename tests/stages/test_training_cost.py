@@ -10,15 +10,15 @@ import pytest
 
 from stages.decode.decode import Decode
 from stages.decode.guides import Implicit, ScalarValue
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Sampling
 from stages.decode.scorers import Explicit
 from stages.decode.search import BestOf, ChunkSearch
+from stages.engine.policy import CausalLM
+from stages.engine.sampling import Sampling
 from stages.label import Label
-from stages.learn.best_rollouts import BestRollouts
-from stages.learn.dpo import Dpo
-from stages.learn.sft import FineTune
-from stages.learn.value import TrainValue
+from stages.learn.policies.best_rollouts import BestRollouts
+from stages.learn.policies.dpo import Dpo
+from stages.learn.policies.sft import FineTune
+from stages.learn.values.train import TrainValue
 from stages.records import Labelled, Prompt, read, write
 from stages.runtime import Runtime
 from stages.sample import Sample

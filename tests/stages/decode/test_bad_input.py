@@ -11,17 +11,17 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
 from stages.decode import scorers
-from stages.decode.engine import Engine
 from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
-from stages.decode.lanes import Lanes
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
 from stages.decode.search import ChunkSearch
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.language_model import load_model
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.errors import BadInput
-from stages.language_model import load_model
-from stages.learn.value_model import fingerprint
-from stages.learn.vocab_model import VocabHead
+from stages.learn.values.scalar_head import fingerprint
+from stages.learn.values.vocab_head import VocabHead
 from stages.records import Prompt
 
 Prompts = list[tuple[str, list[int]]]

@@ -15,17 +15,17 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from stages.decode import scorers
 from stages.decode.chunk import ChunkEngine, compare_officially, compare_successors
-from stages.decode.engine import Engine, Response
 from stages.decode.guides import Implicit, ScalarValue, Sum
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Base, Sampling, uniforms
 from stages.decode.scorers import Row
 from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.steering import Terms
 from stages.decode.values import HeadValues, VocabValues
+from stages.engine.engine import Engine, Response
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Base, Sampling, uniforms
+from stages.engine.steering import Terms
 from stages.errors import BadInput
-from stages.learn.value_model import ValueHead, fingerprint
-from stages.learn.vocab_model import VocabHead
+from stages.learn.values.scalar_head import ValueHead, fingerprint
+from stages.learn.values.vocab_head import VocabHead
 from stages.records import Prompt
 
 Encoded = list[tuple[str, list[int]]]
@@ -247,7 +247,7 @@ def test_one_beam_and_one_successor_is_sampling(
     sampling, terms = Sampling(max_new_tokens=6), Terms()
     plain = Engine(ending, sampling, terms, seed=0, rows=64).run(prompts, 2)
     assert tokens(search(kinds[name][0], 1, 1, chunk, samples=2)) == tokens(plain)
-    from stages.decode.lanes import Lanes
+    from stages.engine.lanes import Lanes
 
     terms.lanes = Lanes(ending)
     score = kinds[name][0].open(terms.lanes)
@@ -391,7 +391,7 @@ def test_a_model_that_only_scores_reads_each_token_once(
     """Tokens of all lanes: prompts once each, every drawn token once in the scorer, and in the policy but those that
     ended a row."""
     sampling, terms = Sampling(max_new_tokens=6), Terms()
-    from stages.decode.lanes import Lanes
+    from stages.engine.lanes import Lanes
 
     terms.lanes = Lanes(ending)
     score = kinds["explicit, separate"][0].open(terms.lanes)

@@ -12,13 +12,13 @@ import pytest
 
 from stages.decode import scorers
 from stages.decode.decode import Decode
-from stages.decode.engine import Engine
 from stages.decode.guides import Implicit, ScalarValue, Sum
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Sampling
 from stages.decode.scorers import Explicit
 from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine
+from stages.engine.policy import CausalLM
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
 from stages.reward import read_uncounted

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 
-from stages.assets import PackageModel
-from stages.decode.engine import Engine
+from stages.data.assets import PackageModel
 from stages.decode.guides import ScalarValue
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
-from stages.learn.value_model import ValueHead, fingerprint
+from stages.engine.engine import Engine
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.learn.values.scalar_head import ValueHead, fingerprint
 
 pytestmark = pytest.mark.assets
 

@@ -13,9 +13,9 @@ from stages.decode import divergence
 from stages.decode.decode import Decode
 from stages.decode.divergence import step_kl
 from stages.decode.guides import Implicit
-from stages.decode.policy import CausalLM
-from stages.decode.sampling import Base, Sampling
 from stages.decode.search import ChunkSearch
+from stages.engine.policy import CausalLM
+from stages.engine.sampling import Base, Sampling
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime

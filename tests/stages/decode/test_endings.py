@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from stages.decode.engine import Engine, Response
 from stages.decode.guides import ScalarValue
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
 from stages.decode.scorers import Explicit
 from stages.decode.search import ChunkSearch
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine, Response
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from stages.decode.guides import ScalarValue
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
-from stages.decode.steering import Candidates, Steering, Terms
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Candidates, Steering, Terms
 from stages.errors import BadInput
 
 

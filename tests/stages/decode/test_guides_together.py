@@ -10,15 +10,15 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from stages.decode.engine import Engine, Response
 from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
-from stages.decode.policy import CausalLM, Policy
-from stages.decode.sampling import Sampling
-from stages.decode.steering import Terms
+from stages.engine.engine import Engine, Response
+from stages.engine.language_model import load_model
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Terms
 from stages.errors import BadInput
-from stages.language_model import load_model
-from stages.learn.value_model import ValueHead, fingerprint
-from stages.learn.vocab_model import VocabHead
+from stages.learn.values.scalar_head import ValueHead, fingerprint
+from stages.learn.values.vocab_head import VocabHead
 
 Prompts = list[tuple[str, list[int]]]
 

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from stages.decode import scorers
 from stages.decode.chunk import ChunkEngine
-from stages.decode.engine import Engine, Response
-from stages.decode.fork import branch_of, read_of
 from stages.decode.guides import LogRatio
-from stages.decode.lanes import Lane, Lanes
-from stages.decode.policy import Policy
-from stages.decode.sampling import Base, Sampling, uniforms
 from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.steering import Candidates, Terms
 from stages.decode.values import HeadValues
-from stages.learn.value_model import ValueHead
+from stages.engine.engine import Engine, Response
+from stages.engine.fork import branch_of, read_of
+from stages.engine.lanes import Lane, Lanes
+from stages.engine.policy import Policy
+from stages.engine.sampling import Base, Sampling, uniforms
+from stages.engine.steering import Candidates, Terms
+from stages.learn.values.scalar_head import ValueHead
 from stages.records import Prompt
 
 TOLERANCE = 1e-5

@@ -77,7 +77,7 @@ def fetch(base_url: str, folder: str, n: int) -> None:
 
 
 def hold(folder: str, account: str, dollars: float) -> None:
-    from stages.judge.ledger import Ledger
+    from stages.servers.ledger import Ledger
 
     Ledger(Path(folder), account, 1.0).hold("a", dollars)
     time.sleep(60)

@@ -10,9 +10,9 @@ from typing import Any
 from loopback import MODEL, completion
 
 from stages import records
-from stages.judge.api_judge import ApiJudge
-from stages.judge.traffic import Traffic
+from stages.judge.asking.api_judge import ApiJudge
 from stages.records import Generation, Prompt
+from stages.servers.traffic import Traffic
 
 PRICES = {"as_of": "2026-01", "models": {MODEL: {"input": 10.0, "output": 30.0, "batch": 0.5}}}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from stages.errors import BadInput
-from stages.judge.agreement import agreement, choices, compare_judges
+from stages.judge.statistics.agreement import agreement, choices, compare_judges
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")
 needs_alpaca = pytest.mark.skipif(not ALPACA, reason="TILT_ALPACA_DATA is not set: AlpacaEval's verdicts are not here")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge import answers
-from stages.judge.alpaca_eval import (
+from stages.judge.asking import answers
+from stages.judge.verdicts.alpaca_eval import (
     UNREADABLE,
     annotations_from_verdicts,
     instruction_of,
@@ -22,7 +22,7 @@ from stages.judge.alpaca_eval import (
     records_from_outputs,
     verdicts_from_annotations,
 )
-from stages.judge.alpaca_files import (
+from stages.judge.verdicts.alpaca_files import (
     Annotation,
     ModelOutput,
     read_annotations,
@@ -30,8 +30,8 @@ from stages.judge.alpaca_files import (
     write_annotations,
     write_outputs,
 )
-from stages.judge.preference import seeded_order
-from stages.judge.verdicts import CANDIDATE_FIRST, REFERENCE_FIRST, Verdict, summary
+from stages.judge.verdicts.preference import seeded_order
+from stages.judge.verdicts.verdicts import CANDIDATE_FIRST, REFERENCE_FIRST, Verdict, summary
 from stages.records import Generation, Prompt
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")

@@ -8,7 +8,7 @@ from judging import api_judge, longer_wins, quick, shown, write_methods
 from loopback import Fault, Loopback, completion
 
 from stages.errors import BadInput
-from stages.judge.ledger import Ledger
+from stages.servers.ledger import Ledger
 
 
 def batching(base_url: str, **traffic: Any) -> Any:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.judge.cache import RequestCache
-from stages.judge.request import Request
+from stages.servers.request import Request
+from stages.servers.request_cache import RequestCache
 
 KEY = ["%064x" % (i * 2**200 + i) for i in range(10)]
 

@@ -15,14 +15,14 @@ from judging import api_judge, longer_wins, quick, write_methods
 from loopback import Fault, Loopback, completion, is_preflight, most_in_window
 
 from stages.errors import BadInput
-from stages.judge.api_judge import ApiJudge
-from stages.judge.budget import QuotaExhausted
-from stages.judge.cache import RequestCache
-from stages.judge.client import Client
-from stages.judge.limits import Limits
-from stages.judge.preflight import preflight
-from stages.judge.request import Request
-from stages.judge.wire import Wire, retry_after
+from stages.judge.asking.api_judge import ApiJudge
+from stages.judge.asking.preflight import preflight
+from stages.servers.budget import QuotaExhausted
+from stages.servers.client import Client
+from stages.servers.limits import Limits
+from stages.servers.request import Request
+from stages.servers.request_cache import RequestCache
+from stages.servers.wire import Wire, retry_after
 
 
 def requests(base_url: str, n: int) -> list[Request]:

@@ -17,9 +17,9 @@ from loopback import Fault, Loopback, completion, is_preflight
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.cache import RequestCache
-from stages.judge.ledger import Ledger
-from stages.judge.verdicts import Verdict
+from stages.judge.verdicts.verdicts import Verdict
+from stages.servers.ledger import Ledger
+from stages.servers.request_cache import RequestCache
 
 PASSING = [
     Fault("status", 429), Fault("status", 429, headers={"Retry-After": "0.02"}), Fault("status", 500),

@@ -13,8 +13,8 @@ from loopback import MODEL, Fault, Loopback, completion
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.reward_judge import RewardJudge
 from stages.judge.seat import Seat
+from stages.judge.verdicts.reward_judge import RewardJudge
 from stages.records import Generation
 from sweeps.judged import judge_agreements
 

@@ -8,9 +8,9 @@ from judging import api_judge, longer_wins, write_methods
 from loopback import Loopback
 
 from stages import records
-from stages.judge.leaderboard import main
-from stages.judge.reward_judge import RewardJudge
-from stages.judge.verdicts import Verdict
+from stages.judge.verdicts.leaderboard import main
+from stages.judge.verdicts.reward_judge import RewardJudge
+from stages.judge.verdicts.verdicts import Verdict
 from stages.records import Generation
 
 

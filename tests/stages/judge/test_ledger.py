@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from children import Nursery
 
-from stages.judge.budget import Budget, BudgetReached
-from stages.judge.ledger import Ledger
+from stages.servers.budget import Budget, BudgetReached
+from stages.servers.ledger import Ledger
 
 
 def test_what_one_process_holds_the_other_cannot_spend(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from stages.errors import BadInput
-from stages.judge.budget import Budget, BudgetReached, worst_prompt_tokens
-from stages.judge.estimate import estimate
-from stages.judge.limits import Limits
-from stages.judge.prices import Price, price_of
+from stages.judge.asking.estimate import estimate
+from stages.servers.budget import Budget, BudgetReached, worst_prompt_tokens
+from stages.servers.limits import Limits
+from stages.servers.prices import Price, price_of
 
 
 class Clock:

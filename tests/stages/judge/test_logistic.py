@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from stages.judge.logistic import fit_logistic, log_loss
+from stages.judge.statistics.logistic import fit_logistic, log_loss
 
 
 def rows(n: int, seed: int):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.judge.preference import (
+from stages.judge.verdicts.preference import (
     NoVerdict,
     preference_from_choice,
     preference_from_logprobs,

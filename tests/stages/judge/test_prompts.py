@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import BadInput
-from stages.judge.answers import read_answer
-from stages.judge.prompts import FOLDER, MODES, SHIPPED, fence, labels, load_template, render
+from stages.judge.asking.answers import read_answer
+from stages.judge.asking.prompts import FOLDER, MODES, SHIPPED, fence, labels, load_template, render
 
 NAMES = [name for name in SHIPPED if not name.startswith("answer_")]
 

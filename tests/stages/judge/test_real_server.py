@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from judging import api_judge, quick, write_methods
 
-from stages.assets import PackageModel
+from stages.data.assets import PackageModel
 from stages.errors import BadInput
-from stages.judge.answers import FAILURES
+from stages.judge.asking.answers import FAILURES
 
 pytestmark = pytest.mark.assets
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from stages.errors import BadInput
-from stages.judge.judged import Judged, join
-from stages.judge.length_control import FOLDS, LengthControl, length_feature
+from stages.judge.statistics.judged import Judged, join
+from stages.judge.statistics.length_control import FOLDS, LengthControl, length_feature
 from stages.judge.winrate import WinRate, length_controlled, paired_difference, raw_win_rate, reliability
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")

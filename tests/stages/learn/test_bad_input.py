@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from stages import records
-from stages.decode.sampling import Sampling
+from stages.engine.sampling import Sampling
 from stages.errors import BadInput
-from stages.learn.classifier import Classifier
-from stages.learn.dpo import Dpo
 from stages.learn.labels import reward_columns, spread
-from stages.learn.ppo import Ppo
-from stages.learn.sft import FineTune
-from stages.learn.trainer import Trainer, TrainingRuntime
-from stages.learn.value import TrainValue
+from stages.learn.loop.trainer import Trainer, TrainingRuntime
+from stages.learn.policies.dpo import Dpo
+from stages.learn.policies.ppo import Ppo
+from stages.learn.policies.sft import FineTune
+from stages.learn.rewards.classifier import Classifier
+from stages.learn.values.train import TrainValue
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
 

@@ -8,9 +8,9 @@ import pytest
 
 import stages.learn
 
-MODULES = sorted(module.name for module in pkgutil.iter_modules(stages.learn.__path__))
+MODULES = sorted(m.name for m in pkgutil.walk_packages(stages.learn.__path__, "stages.learn.") if not m.ispkg)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_worked_examples_hold(name: str):
-    assert doctest.testmod(importlib.import_module(f"stages.learn.{name}")).failed == 0
+    assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from stages.decode.policy import CausalLM
+from stages.engine.language_model import load_model
+from stages.engine.policy import CausalLM
 from stages.errors import BadInput
-from stages.language_model import load_model
-from stages.learn.dpo import Dpo
+from stages.learn.policies.dpo import Dpo
+from stages.learn.policies.sft import FineTune
 from stages.learn.responses import Exchange, predict, response_logprobs, token_logprobs
-from stages.learn.sft import FineTune
-from stages.learn.value import TrainValue
+from stages.learn.values.train import TrainValue
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "gemma2": {"final_logit_softcapping": 3.0, "query_pre_attn_scalar": 8, "head_dim": 8},

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from stages.engine.language_model import load_model
 from stages.errors import BadInput
-from stages.language_model import load_model
 from stages.learn.hidden import Trunk
 
 SEQUENCES = [[5, 9, 17, 30, 8], [12], [40, 41, 42], [7, 7]]

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from stages.learn.advantages import gae, whiten
-from stages.learn.dpo_loss import Preference, dpo_loss, implicit_rewards
-from stages.learn.ppo_loss import KLCoefficient, kl_estimate, penalised_rewards, policy_loss, value_loss
-from stages.learn.prefix_losses import bellman_targets, fudge_loss, soft_loss, soft_value
+from stages.learn.policies.advantages import gae, whiten
+from stages.learn.policies.dpo_loss import Preference, dpo_loss, implicit_rewards
+from stages.learn.policies.ppo_loss import KLCoefficient, kl_estimate, penalised_rewards, policy_loss, value_loss
+from stages.learn.values.prefix_losses import bellman_targets, fudge_loss, soft_loss, soft_value
 
 NAN = float("nan")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.language_model import load_model
-from stages.learn.advantages import gae
-from stages.learn.targets import td_lambda
+from stages.engine.language_model import load_model
+from stages.learn.policies.advantages import gae
+from stages.learn.values.targets import td_lambda
 
 LENGTHS = torch.tensor([7, 1, 4])
 
@@ -73,7 +73,7 @@ def test_dpo_loss_and_gradients_agree_with_trl(tmp_path: Path, tiny_model: Path,
     from datasets import Dataset
     from transformers import AutoTokenizer
 
-    from stages.learn.dpo import Pair, pair_losses, reference_logprobs
+    from stages.learn.policies.dpo import Pair, pair_losses, reference_logprobs
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     reference = load_model(tiny_model, dtype="float32", device="cpu")

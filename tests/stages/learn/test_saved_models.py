@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from stages import records
-from stages.decode.sampling import Sampling
-from stages.language_model import load_model
-from stages.learn.classifier import Classifier, ClassifierReward
-from stages.learn.dpo import Dpo
-from stages.learn.ppo import Ppo
-from stages.learn.sft import FineTune
-from stages.learn.trainer import Trainer
-from stages.learn.value import TrainValue
-from stages.learn.values import load_value
+from stages.engine.language_model import load_model
+from stages.engine.sampling import Sampling
+from stages.learn.loop.trainer import Trainer
+from stages.learn.policies.dpo import Dpo
+from stages.learn.policies.ppo import Ppo
+from stages.learn.policies.sft import FineTune
+from stages.learn.rewards.classifier import Classifier, ClassifierReward
+from stages.learn.values.load import load_value
+from stages.learn.values.train import TrainValue
 from stages.records import Labelled, Prompt
 
 EOS, GOOD, BAD = 2, 270, 280
@@ -120,7 +120,7 @@ def test_policies_the_value_s_own_trunk_and_the_reward_s_encoder_open_in_a_proce
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_opens_by_the_call_that_its_card_names(saved: Path, tiny_model: Path, name: str):
     card = (saved / name / "README.md").read_text()
-    assert "`stages.learn.values.load_value(folder, policy)`" in card
+    assert "`stages.learn.values.load.load_value(folder, policy)`" in card
     values = load_value(saved / name, tiny_model).score("the film", " is dull")
     assert values.shape[1] == 1
     assert np.isfinite(values[1:]).all()
@@ -128,7 +128,7 @@ def test_a_value_opens_by_the_call_that_its_card_names(saved: Path, tiny_model: 
 
 
 def test_the_reward_opens_by_the_call_that_its_card_names(saved: Path):
-    assert "`stages.learn.classifier.ClassifierReward(folder)`" in (saved / "reward" / "README.md").read_text()
+    assert "`stages.learn.rewards.classifier.ClassifierReward(folder)`" in (saved / "reward" / "README.md").read_text()
     scores = ClassifierReward(saved / "reward").score([Prompt(id="a", part="test", text="")], ["the film is dull"])
     assert np.isfinite(scores).all()
 

@@ -1,0 +1,306 @@
+"""A value's adapted top on the policy's trunk: what is below the fork runs once, and every state is that of the whole
+adapted model."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from stages.decode import scorers
+from stages.decode.guides import ScalarValue, Sum, VocabValue
+from stages.decode.search import ChunkSearch
+from stages.engine import lanes as lanes_module
+from stages.engine.engine import Engine, Response
+from stages.engine.fork import branch_of, read_of
+from stages.engine.lanes import Lane
+from stages.engine.policy import CausalLM, Policy
+from stages.engine.sampling import Sampling
+from stages.engine.sections import Tap
+from stages.learn.values.scalar_head import fingerprint
+from stages.learn.values.train import TrainValue
+from stages.learn.values.vocab_head import VocabHead
+from stages.records import Labelled, Prompt, write
+
+TOLERANCE = 1e-5
+Prompts = list[tuple[str, list[int]]]
+
+
+def fresh(policy: Policy, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Last token's logits (V,) and hidden states, (D,) a layer, from the whole sequence without any cache."""
+    out = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
+    return out.logits[0, -1], tuple(state[0, -1] for state in out.hidden_states)
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize(("fork", "layer"), [(1, 2), (1, 3), (2, 3)])
+@torch.inference_mode()
+def test_states_and_logits_are_those_of_two_fresh_forwards(
+    any_policy: Policy, tuned_above: Callable[..., Any], fork: int, layer: int
+) -> None:
+    """Prompts of 7 and 2 tokens, steps of 5 and 3 candidates and of one token, past every window; rows leave and move.
+    Layer 3 is the last: its state has gone through the final norm."""
+    policy = any_policy
+    model = tuned_above(policy.model, fork, layer)
+    whole = Policy(policy.folder, model, policy.tokenizer, "policy.folder")
+    branch = branch_of(policy, whole, "policy.folder")
+    assert branch is not None
+    assert branch.first == fork
+    lane = Lane(policy)
+    lane.wants_logits = True
+    place = lane.place(read_of(branch, layer))
+    draw = torch.Generator().manual_seed(fork + layer)
+
+    def tokens(*shape: int) -> Tensor:
+        return torch.randint(3, policy.vocabulary, shape, generator=draw)
+
+    lane.prompts = [tokens(7).tolist(), tokens(2).tolist()]
+    lane.begin(3, 16, 5)
+    ready = lane.prefill([0, 1])
+    lane.enter([(ready[0], 1), (ready[1], 2)], 7)
+    prefixes = [list(lane.prompts[i]) for i in (0, 1, 1)]
+
+    def assert_newest() -> None:
+        assert lane.logits is not None
+        for row, prefix in enumerate(prefixes):
+            assert_near(lane.logits[row], fresh(policy, prefix)[0])
+            assert_near(lane.read[place][row], fresh(whole, prefix)[1][layer])
+
+    assert_newest()
+    for width, stay in ((5, [0, 1, 2]), (1, [2, 1]), (3, [0, 1]), (5, [1, 0]), (1, [0])):
+        ids = tokens(len(prefixes), width)
+        out = lane.forward(ids)
+        for row, prefix in enumerate(prefixes):
+            for column in range(width):
+                state = fresh(whole, [*prefix, int(ids[row, column])])[1][layer]
+                assert_near(out.read[place][row, column], state)
+        chosen = torch.randint(width, (len(prefixes),), generator=draw)
+        lane.cache.keep(chosen)
+        prefixes = [[*prefixes[row], int(ids[row, chosen[row]])] for row in stay]
+        lane.select(stay, states=False)
+        rows = torch.tensor(stay)
+        lane.take(out.at(rows, chosen[rows]))
+        assert_newest()
+
+
+# the engine
+
+
+@pytest.fixture(scope="module")
+def top_head(tuned_top: Path, make_head: Any) -> Path:
+    """A value head on state 2 of it, with its model beside it."""
+    folder = make_head(layer=2, trunk=fingerprint(tuned_top))
+    shutil.copytree(tuned_top, folder / "model")
+    return folder
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """`apart()`: from now on nothing is shared."""
+    return lambda: monkeypatch.setattr(lanes_module, "branch_of", lambda *_: None)
+
+
+def tokens(responses: list[Response]) -> list[list[int]]:
+    return [response.token_ids for response in responses]
+
+
+def assert_same(shared: list[Response], apart: list[Response]) -> None:
+    assert tokens(shared) == tokens(apart)
+    assert [row.kl for row in shared] == pytest.approx([row.kl for row in apart], abs=1e-5)
+    assert [row.logprob for row in shared] == pytest.approx([row.logprob for row in apart], abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"outside": "prefix"}, {"outside": "drop"}, {"k": 1, "outside": "drop"}])
+def test_a_shared_trunk_decodes_as_a_whole_second_model(
+    decode: Any, top_head: Path, head: Path, apart: Callable[[], None], options: dict[str, Any]
+) -> None:
+    guide = ScalarValue(top_head, **{"beta": 2.0, "k": 5, **options})
+    shared, few = decode(guide, samples=3, max_new_tokens=8), decode(guide, samples=3, max_new_tokens=8, rows=2)
+    apart()
+    whole = decode(guide, samples=3, max_new_tokens=8)
+    assert_same(shared, whole)
+    assert_same(few, whole)
+    assert [(row.tokens, row.flops) for row in few] == [(row.tokens, row.flops) for row in shared]
+
+
+def test_a_vocabulary_wide_value_reads_a_branch(
+    policy: Policy, decode: Any, tuned_top: Path, apart: Callable[[], None], tmp_path: Path
+) -> None:
+    head = VocabHead(size=32, vocabulary=policy.vocabulary, reward="proxy", layer=2, trunk=fingerprint(tuned_top))
+    with torch.no_grad():
+        head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=torch.Generator().manual_seed(6)) * 0.3)
+    head.save(tmp_path)
+    guide = VocabValue(tmp_path, beta=1.5, model=CausalLM(tuned_top))
+    shared = decode(guide)
+    assert tokens(shared) != tokens(decode())
+    apart()
+    assert_same(shared, decode(guide))
+
+
+def test_values_of_several_layers_share_one_branch(
+    policy: Policy, decode: Any, tuned_top: Path, make_head: Any, apart: Callable[[], None]
+) -> None:
+    """States 1 (below the fork: the policy's own), 2 and 3 of the tuned model, and state 2 of the policy."""
+    heads = [
+        ScalarValue(make_head(layer=n, trunk=fingerprint(tuned_top)), model=CausalLM(tuned_top)) for n in (1, 2, 3)
+    ]
+    guide = Sum([*heads, ScalarValue(make_head(layer=2))], [1.0, -0.5, 0.7, 1.0])
+    lanes = guide.open(policy, Sampling()).lanes
+    assert len(lanes.all) == 1
+    reads = lanes.base.reads
+    assert [read.layer if isinstance(read, Tap) else read for read in reads] == [1, 2, 3, 2]
+    assert len({read.branch for read in reads if isinstance(read, Tap)}) == 1
+    shared = decode(guide)
+    apart()
+    assert_same(shared, decode(guide))
+
+
+def test_a_scorer_reads_the_branch_of_a_guide(
+    policy: Policy, prompts: Prompts, top_head: Path, apart: Callable[[], None]
+) -> None:
+    asked = [Prompt(id=name, part="test", text=str(policy.tokenizer.decode(ids))) for name, ids in prompts]
+    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, scorers.Explicit(top_head))
+
+    def run(guided: bool) -> list[Any]:
+        terms = ScalarValue(top_head, beta=1.0, k=4).open(policy, sampling)
+        if not guided:
+            terms.scalar, terms.candidates = [], None
+        return search.decode(policy, sampling, terms, asked, prompts, samples=1, seed=0, rows=64)
+
+    shared = [run(guided) for guided in (True, False)]
+    apart()
+    for one, guided in zip(shared, (True, False), strict=True):
+        other = run(guided)
+        assert tokens(one) == tokens(other)
+        assert [row.score for row in one] == pytest.approx([row.score for row in other], abs=1e-4)
+
+
+@pytest.fixture
+def counted(policy: Policy) -> Iterator[dict[Any, int]]:
+    """How many tokens each module has been given, once `watch`ed."""
+    seen: dict[Any, int] = {}
+    hooks = []
+
+    def watch(name: Any, module: torch.nn.Module) -> None:
+        def count(_: Any, args: tuple[Any, ...]) -> None:
+            seen[name] = seen.get(name, 0) + args[0].shape[0] * args[0].shape[1]
+
+        hooks.append(module.register_forward_pre_hook(count))
+
+    for index, layer in enumerate(policy.sections.layers):
+        watch(index, layer)
+    seen["watch"] = watch  # type: ignore[assignment]
+    yield seen
+    for hook in hooks:
+        hook.remove()
+
+
+def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alone(
+    policy: Policy, prompts: Prompts, top_head: Path, counted: dict[Any, Any]
+) -> None:
+    """k = 4 and one from outside, one row of 6 tokens; the fork lies above layer 0, the value reads state 2.
+
+    A step gives 5 tokens to layer 0 and to the tuned layer 1; then one, the chosen, to the policy's layers 1 and 2,
+    but for the last step, whose token needs no logits.
+    """
+    name, ids = prompts[1]
+    sampling = Sampling(max_new_tokens=6)
+    terms = ScalarValue(top_head, beta=2.0, k=4).open(policy, sampling)
+    assert terms.lanes is not None
+    (lane,) = terms.lanes.all
+    (tap,) = lane.reads
+    assert isinstance(tap, Tap)
+    assert tap.branch.sections.layers[0] is policy.sections.layers[0]
+    watch = counted.pop("watch")
+    watch("top", tap.branch.sections.layers[1])
+    counted.clear()  # a trial forward went before
+    (row,) = Engine(policy, sampling, terms, seed=0, rows=1).run([(name, ids)], 1)
+    assert len(row.token_ids) == 6
+    length = len(ids)
+    assert counted == {0: length + 6 * 5, "top": length + 6 * 5, 1: length + 5, 2: length + 5}
+    assert row.tokens == length + 6 * 5
+
+    layer = sum(p.numel() for p in policy.sections.layers[0].parameters())  # all layers are alike
+    norm = 32
+    prompt_pairs, spans = length * (length + 1) // 2, [length + t for t in range(1, 7)]
+    layers = 2 * layer * (4 * length + 6 * 5 * 2 + 5 * 2) + 2 * norm * (length + 5)
+    attention = 4 * 32 * (4 * prompt_pairs + 2 * 5 * sum(spans) + 2 * sum(spans[:5]))
+    logits = 2 * 32 * policy.vocabulary * 6
+    values = 6 * 4 * 2 * (32 + 1)  # k values a step of a linear head
+    assert row.flops == layers + attention + logits + values
+
+
+def test_a_frozen_trunks_upper_layers_run_for_the_chosen_token_alone(
+    policy: Policy, prompts: Prompts, head: Path, counted: dict[Any, Any]
+) -> None:
+    """The head reads state 2 of 3: k = 4 candidates and one more go through layers 0 and 1."""
+    counted.pop("watch")
+    terms = ScalarValue(head, beta=2.0, k=4).open(policy, Sampling(max_new_tokens=6))
+    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
+    length = len(prompts[1][1])
+    assert counted == {0: length + 30, 1: length + 30, 2: length + 5}
+
+
+def test_a_model_that_only_gives_states_stops_above_them(
+    policy: Policy, prompts: Prompts, tuned_model: Path, make_head: Any, counted: dict[Any, Any]
+) -> None:
+    """A value on state 1 of a model that shares nothing: its layers 1 and 2 never run."""
+    guide = ScalarValue(make_head(layer=1, trunk=fingerprint(tuned_model)), k=4, model=CausalLM(tuned_model))
+    terms = guide.open(policy, Sampling(max_new_tokens=6))
+    assert terms.lanes is not None
+    base, other = terms.lanes.all
+    watch = counted.pop("watch")
+    for index, layer in enumerate(other.policy.sections.layers):
+        watch(f"other {index}", layer)
+    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
+    length = len(prompts[1][1])
+    assert counted == {0: length + 5, 1: length + 5, 2: length + 5, "other 0": length + 30}
+    assert len(other.cache.layers) == 1
+    assert len(base.cache.layers) == 3
+
+
+# what is shared
+
+
+def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
+    policy: Policy, tiny_model: Path, decode: Any, apart: Callable[[], None], tmp_path: Path
+) -> None:
+    """LoRA on the one layer below state 2; the reward counts a response's tokens below 280."""
+    drawn = torch.randint(260, 300, (24, 5), generator=torch.Generator().manual_seed(0)).tolist()
+    rollouts = [
+        Labelled(
+            prompt_id=f"p{i % 6}",
+            sample=i // 6,
+            token_ids=[*ids, 2],
+            text="",
+            logprob=-1.0,
+            finished=True,
+            part="train",
+            rewards={"proxy": float(sum(token < 280 for token in ids))},
+        )
+        for i, ids in enumerate(drawn)
+    ]
+    write(tmp_path / "prompts.parquet", Prompt, [Prompt(id=f"p{i}", part="train", text="the film") for i in range(6)])
+    write(tmp_path / "labels.parquet", Labelled, rollouts)
+    value = tmp_path / "value"
+    value.mkdir()
+    adapters: dict[str, Any] = {"lora_rank": 2, "top_layers": 1, "layer": 2, "head": "linear", "dtype": "float32"}
+    TrainValue(labels=tmp_path, prompts=tmp_path, policy=tiny_model, epochs=3, learning_rate=1e-2, **adapters).run(
+        value
+    )
+    guide = ScalarValue(value, beta=3.0, k=5)
+    lanes = guide.open(policy, Sampling()).lanes
+    assert len(lanes.all) == 1
+    (tap,) = lanes.base.reads
+    assert isinstance(tap, Tap)
+    assert (tap.branch.first, tap.layer) == (1, 2)
+    shared = decode(guide)
+    assert tokens(shared) != tokens(decode())
+    apart()
+    assert_same(shared, decode(guide))
