@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.schema import register_schemas
+from conf.schemas.register import register_schemas
 from hydra_plugins.tilt.launcher import GraphLauncher, register_launcher
 from hydra_plugins.tilt.sweeper import BlockSweeper, register_sweeper
 from pipeline.command_line import CommandLine, one_line

@@ -11,19 +11,28 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from conf.whole import WHOLE
+from conf.schemas.whole import WHOLE
 from pipeline.errors import UsageError
 
 STAGE = "stage://"
 FILE = "file://"
+WHERE = " where "
+"""Stands between the name of a stage and the two names of its condition."""
 SLOT = "slot"
 """Key of a stage that is configured elsewhere: `stages.sft: {slot: "${policy.train}"}`. What stands beside it is laid
 over what fills the slot; a slot that is null is no stage."""
 
 
 def register_resolvers() -> None:
-    """`${stage:NAME}` refers to another stage, `${file:PATH}` to a local file or folder that counts by its content."""
+    """`${stage:NAME}` refers to another stage, `${file:PATH}` to a local file or folder that counts by its content.
+
+    `${stage_where:NAME,USER,NEEDED}`, below `compare`, refers to stage NAME in the points whose stage USER needs stage
+    NEEDED, directly or through others; in all other points it is null.
+    """
     OmegaConf.register_new_resolver("stage", lambda name: f"{STAGE}{name}", replace=True)
+    OmegaConf.register_new_resolver(
+        "stage_where", lambda name, user, needed: f"{STAGE}{name}{WHERE}{user} {needed}", replace=True
+    )
     OmegaConf.register_new_resolver(
         "file", lambda path: f"{FILE}{Path(str(path)).expanduser().absolute()}", replace=True
     )
@@ -88,7 +97,7 @@ def nearest(word: str, choices: list[str]) -> str:
 def check(config: DictConfig, only: str = "") -> None:
     """Holds values under schemas against the schemas' bounds: all, or those on the way to and below the key `only`.
 
-    A schema's field carries its bounds as metadata (`conf.schema.bounded`), or `needs`: the field beside it that it is
+    A schema's field carries its bounds as metadata (`conf.schemas.bounds`), or `needs`: the field beside it that it is
     useless without, and what to say then. Raises UsageError naming the first that fails.
     """
     for path, kind, node in [*_whole(config, only), *_schemas(config, "", only)]:
@@ -105,7 +114,7 @@ def check(config: DictConfig, only: str = "") -> None:
 
 
 def _whole(config: DictConfig, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
-    """What `conf.whole` has schemas of, its types checked."""
+    """What `conf.schemas.whole` has schemas of, its types checked."""
     for path, kind in WHOLE.items():
         node = config.get(path) if path else config
         if not isinstance(node, DictConfig) or (only and only.partition(".")[0] != path):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.code import code_of
 from pipeline.comparison import told_apart
-from pipeline.config import FILE, SLOT, STAGE, config_key, nearest
+from pipeline.config import FILE, SLOT, STAGE, WHERE, config_key, nearest
 from pipeline.errors import UsageError
 from pipeline.keys import Files, counting, digest, file_digest, file_stamp, preimage
 from pipeline.points import Point
@@ -160,9 +160,9 @@ class Graph:
         for point in self.points:
 
             def link(upstream: str, point: Point = point) -> str | None:
-                key = self._expand(point, upstream, (COMPARE,))
+                name, key = self._compared(point, upstream)
                 if key:
-                    inputs[f"{upstream} of {point.label}"] = key
+                    inputs[f"{name} of {point.label}"] = key
                 return key
 
             said = point.resolve(f"{COMPARE}.points")
@@ -170,9 +170,9 @@ class Graph:
             entries.setdefault(json.dumps(entry, sort_keys=True, default=str), (entry, said, point))
 
         def own(upstream: str) -> str | None:  # what the comparison refers to outside its points: the first point's
-            key = self._expand(first, upstream, (COMPARE,))
+            name, key = self._compared(first, upstream)
             if key:
-                inputs[upstream] = key
+                inputs[name] = key
             return key
 
         config = _follow({name: value for name, value in config.items() if name != "points"}, own)
@@ -181,6 +181,24 @@ class Graph:
         key = self._add(first, COMPARE, config | {"points": points}, inputs)
         self.nodes[key].points = self.points
         return key
+
+    def _compared(self, point: Point, reference: str) -> tuple[str, str | None]:
+        """(name, key) of a stage that the comparison refers to; no key where its slot is empty or its condition fails.
+
+        A condition (`${stage_where:NAME,USER,NEEDED}`) holds where the point's stage USER needs stage NEEDED.
+        """
+        name, _, condition = reference.partition(WHERE)
+        if condition:
+            user, _, needed = condition.partition(" ")
+            key = self._expand(point, user, (COMPARE,))
+            if not key or not self._needs(key, needed):
+                return name, None
+        return name, self._expand(point, name, (COMPARE,))
+
+    def _needs(self, key: str, name: str) -> bool:
+        """Whether the stage `name` is upstream of a node, directly or through others."""
+        inputs = self.nodes[key].inputs
+        return name in inputs or any(self._needs(upstream, name) for upstream in inputs.values())
 
     def _add(self, point: Point, name: str, config: dict[str, Any], inputs: dict[str, str]) -> str:
         where = COMPARE if name == COMPARE else f"stages.{name}"

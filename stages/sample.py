@@ -33,7 +33,7 @@ class Sample:
     parts: list[str]
     policy: CausalLM
     sampling: Sampling
-    samples: int = 1
+    samples: int = 8
     seed: int = 0
     runtime: Runtime = field(default_factory=Runtime)
 

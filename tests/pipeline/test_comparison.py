@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 
-from conf.schema import register_schemas
+from conf.schemas.register import register_schemas
 from hydra_plugins.tilt.launcher import labels, register_launcher
 from hydra_plugins.tilt.sweeper import register_sweeper
 from pipeline.config import register_resolvers

@@ -49,9 +49,9 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     stages = {
         "rollouts": Sample(folder["prompts"], ["train"], CausalLM(tiny_model), SAMPLING, samples=4),
         "labels": Label(folder["rollouts"], folder["prompts"], {"proxy": Letters()}),
-        "best": BestRollouts(folder["labels"], folder["prompts"], heldout=0.25),
-        "tuned": FineTune(tiny_model, folder["best"], part="best", heldout="best_heldout", **small),
-        "dpo": Dpo(**data, margin=0.0, allow_truncated=True, **small),
+        "best": BestRollouts(folder["labels"], folder["prompts"], best=1, heldout=0.25),
+        "tuned": FineTune(tiny_model, folder["best"], part="best", heldout="best_heldout", top_layers=0, **small),
+        "dpo": Dpo(**data, margin=0.0, allow_truncated=True, top_layers=0, **small),
         "value": TrainValue(**data, rewards=["proxy"], layer=2, allow_truncated=True, **small),
     }
     for name, stage in stages.items():

@@ -21,7 +21,7 @@ class Expected:
     """Prompts of each part: a number, or a mapping with `size`."""
     samples: int = 1
     """Responses a prompt."""
-    response_tokens: int = 250
+    response_tokens: int = 24
     """Of one response, at most."""
 
     def items(self, parts: Sequence[str]) -> int | None:

@@ -27,7 +27,7 @@ class BestRollouts:
     prompts: Path
     """Payload of stage `prompts`."""
     reward: str = "proxy"
-    best: int = 1
+    best: int = 2
     """Responses kept a prompt; equal texts count once."""
     heldout: float = 0.1
     """Share of the prompts that only measure: their part is `best_heldout`, that of the others `best`."""

@@ -116,10 +116,10 @@ class Dpo:
     """Least difference in reward within a pair, in standard deviations of the reward."""
     lora_rank: int = 16
     lora_alpha: int = 16
-    top_layers: int = 0
+    top_layers: int = 10
     """How many layers, counted from the top, get an adapter; 0: all."""
-    learning_rate: float = 5e-4
-    batch_size: int = 16
+    learning_rate: float = 2e-3
+    batch_size: int = 8
     """Pairs in one optimiser step."""
     epochs: float = 1.0
     heldout: float = 0.1

@@ -30,7 +30,7 @@ class PpoSettings:
     """Weight of KL to π₀ against the z-scored reward."""
     target_kl: float = 0.0
     """Where positive, β is steered towards this many nats a response."""
-    iterations: int = 16
+    iterations: int = 8
     batch_size: int = 64
     """Responses an iteration, each to another prompt as far as there are."""
     minibatch: int = 16
@@ -49,7 +49,7 @@ class PpoSettings:
     """KL from the policy that drew, nats a token, beyond which an iteration ends early; 0: never."""
     lora_rank: int = 16
     lora_alpha: int = 16
-    top_layers: int = 0
+    top_layers: int = 10
     """How many layers, counted from the top, get an adapter; 0: all."""
     learning_rate: float = 1e-3
     value_learning_rate: float = 1e-3

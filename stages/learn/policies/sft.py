@@ -65,7 +65,7 @@ class FineTune:
     """The prompts whose references only measure."""
     lora_rank: int = 16
     lora_alpha: int = 16
-    top_layers: int = 0
+    top_layers: int = 10
     """How many layers, counted from the top, get an adapter; those below are not even differentiated. 0: all."""
     learning_rate: float = 1e-3
     batch_size: int = 8

@@ -60,7 +60,7 @@ class TrainValue:
     """λ of the returns, 0 to 1; 1 is Monte Carlo."""
     eta: float = 1.0
     """η of the soft value, in standard deviations of the reward: use it with β = 1/η."""
-    temperature: float = 1.0
+    temperature: float = 0.9
     """At which the rollouts were drawn; the Bellman target's expectation is taken at it, without truncation."""
     head: str = "mlp"
     """`mlp` with one hidden layer or `linear`, one state's value; `vocab`: values of all next tokens, linear."""

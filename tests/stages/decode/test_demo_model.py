@@ -22,7 +22,7 @@ pytestmark = pytest.mark.assets
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     folder = tmp_path_factory.mktemp("smollm2")
-    from conf.schema import register_schemas
+    from conf.schemas.register import register_schemas
 
     register_schemas()
     with initialize_config_module(config_module="conf", version_base="1.3"):

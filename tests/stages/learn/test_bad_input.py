@@ -50,7 +50,7 @@ def build(tmp_path: Path, tiny_model: Path, tiny_encoder: Path, references: Path
     records.write(tmp_path / "prompts.parquet", Prompt, [Prompt(id=f"p{i}", part="train", text="a") for i in range(4)])
     records.write(tmp_path / "labels.parquet", Labelled, [rollout(i, float(i)) for i in range(12)])
     learnt: dict[str, Any] = {"labels": tmp_path, "prompts": tmp_path, "policy": tiny_model, "heldout": 0.0}
-    lora = {"lora_rank": 4, "dtype": "float32"}
+    lora = {"lora_rank": 4, "top_layers": 0, "dtype": "float32"}
     drawn = {"reward": Length(), "sampling": Sampling(max_new_tokens=4), "batch_size": 8}
     kinds = {
         "sft": (FineTune, {"model": tiny_model, "prompts": references} | lora),

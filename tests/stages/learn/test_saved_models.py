@@ -58,7 +58,7 @@ def saved(
     records.write(folder / "prompts.parquet", Prompt, prompts)
     records.write(folder / "labels.parquet", Labelled, rollouts)
     short = {"trainer": Trainer(max_steps=2), "learning_rate": 1e-2}
-    lora = {"lora_rank": 4, "dtype": "float32"} | short
+    lora = {"lora_rank": 4, "top_layers": 0, "dtype": "float32"} | short
     learnt = {"labels": folder, "prompts": folder, "policy": tiny_model}
     value = learnt | short | {"layer": 2, "dtype": "float32", "heldout": 0.4}
     drawn = {"batch_size": 8, "minibatch": 4, "value_width": 8, "sampling": Sampling(max_new_tokens=4)}

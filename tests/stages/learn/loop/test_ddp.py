@@ -23,7 +23,14 @@ from stages.learn.policies.sft import FineTune
 
 def tuned(out: Path, model: Path, prompts: Path, machines: TrainingRuntime, **fields) -> dict[str, torch.Tensor]:
     out.mkdir(parents=True, exist_ok=True)
-    settings = {"lora_rank": 4, "learning_rate": 1e-2, "batch_size": 7, "epochs": 1, "dtype": "float32"} | fields
+    settings = {
+        "lora_rank": 4,
+        "top_layers": 0,
+        "learning_rate": 1e-2,
+        "batch_size": 7,
+        "epochs": 1,
+        "dtype": "float32",
+    } | fields
     FineTune(model=model, prompts=prompts, runtime=machines, **settings).run(out)
     return load_file(out / "model.safetensors")
 

@@ -88,7 +88,7 @@ def trained(
         common = {"prompts": labels, "policy": tiny_model, "dtype": "float32"}
         learnt = common | {"labels": labels, "batch_size": 7, "learning_rate": 1e-2, "epochs": 1.0}
         value = learnt | {"layer": 2, "heldout": 0.25}
-        lora = {"lora_rank": 4}
+        lora = {"lora_rank": 4, "top_layers": 0}
         drawn = {"reward": module.Letters(), "sampling": Sampling(temperature=0.2, max_new_tokens=4)}
         sizes = {"iterations": 3, "batch_size": 14, "minibatch": 7, "value_width": 16, "learning_rate": 1e-2}
         reward = {"batch_size": 7, "learning_rate": 1e-3, "trainer": Trainer()}

@@ -28,7 +28,14 @@ def labels(toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
 
 def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "dtype": "float32", "lora_rank": 4} | fields
+    settings = {
+        "epochs": 2,
+        "learning_rate": 1e-2,
+        "batch_size": 8,
+        "dtype": "float32",
+        "lora_rank": 4,
+        "top_layers": 0,
+    } | fields
     Dpo(labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **settings).run(out)
     return out
 

@@ -50,7 +50,14 @@ def test_loss_counts_response_tokens_only_and_not_the_padding(tiny_model: Path):
 
 def train(model: Path, prompts: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
     out.mkdir(parents=True, exist_ok=True)
-    settings = {"lora_rank": 4, "learning_rate": 1e-2, "batch_size": 8, "epochs": 8, "dtype": "float32"} | fields
+    settings = {
+        "lora_rank": 4,
+        "top_layers": 0,
+        "learning_rate": 1e-2,
+        "batch_size": 8,
+        "epochs": 8,
+        "dtype": "float32",
+    } | fields
     FineTune(model=model, prompts=prompts, runtime=runtime or Runtime(rows=7), **settings).run(out)
     return out
 
