@@ -12,7 +12,8 @@ import pytest
 
 from stages.errors import BadInput
 from sweeps.compare import Compare
-from sweeps.judged import judge_agreements, judge_points, load_verdicts
+from sweeps.judged_points import judge_agreements, judge_points
+from sweeps.load import load_verdicts
 from sweeps.table import COLUMNS, JUDGE_COLUMNS
 
 DRAWS: dict[str, Any] = {"draws": 1000, "seed": 0}
@@ -41,7 +42,7 @@ def test_a_win_rate_by_hand(synthetic: ModuleType) -> None:
     assert found is not None
     # a: 100, b: 50, c: 50 (one verdict failed), d: 0
     assert judged.rates[0] == {"a": 100.0, "b": 50.0, "c": 50.0, "d": 0.0}
-    assert (found.win_rate.mean, found.win_rate.prompts) == (50.0, 4)
+    assert (found.win_rate.value, found.win_rate.items) == (50.0, 4)
     # c with its failed verdict lost: 25; won: 75
     assert (found.worst, found.best) == (43.75, 56.25)
     assert (found.verdicts, found.failures) == (8, {"refusal": 1})
@@ -74,7 +75,7 @@ def test_wins_by_length_alone_are_gone_at_equal_length(synthetic: ModuleType) ->
     (found,) = judge_points([verdicts], **DRAWS)[0].points
     assert found is not None
     assert found.length_controlled is not None
-    assert found.win_rate.mean == pytest.approx(70, abs=5)  # ¾ · 90 + ¼ · 10
+    assert found.win_rate.value == pytest.approx(70, abs=5)  # ¾ · 90 + ¼ · 10
     assert found.length_controlled.low < 50 < found.length_controlled.high
     assert found.length_controlled.high < 65
 
@@ -253,6 +254,6 @@ def test_figures_that_nobody_can_say_are_null_and_not_nan(synthetic: ModuleType)
     (judged,) = judge_points([[synthetic.verdict("a", 2.0)]], **DRAWS)
     (found,) = judged.points
     assert found is not None
-    assert found.win_rate.mean == 100.0
+    assert found.win_rate.value == 100.0
     assert math.isnan(found.win_rate.low)  # one prompt says nothing about others
     assert (found.swap_consistency, found.length_controlled) == (None, None)

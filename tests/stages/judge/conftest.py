@@ -9,7 +9,7 @@ import pytest
 
 from stages import records
 from stages.judge.judge import Judge
-from stages.judge.verdicts.verdicts import Verdict
+from stages.records import Verdict
 from stages.runtime import Runtime
 
 sys.path.insert(0, str(Path(__file__).parent))  # loopback.py, judging.py, children.py

@@ -10,7 +10,7 @@ from typing import Any
 from loopback import MODEL, completion
 
 from stages import records
-from stages.judge.asking.api_judge import ApiJudge
+from stages.judge.api_judge import ApiJudge
 from stages.records import Generation, Prompt
 from stages.servers.traffic import Traffic
 

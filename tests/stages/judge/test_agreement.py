@@ -24,9 +24,9 @@ def test_kappa_is_what_is_left_of_the_agreement_beyond_chance():
     first = [1.0] * 25 + [2.0] * 25
     second = [1.0] * 20 + [2.0] * 5 + [1.0] * 10 + [2.0] * 15
     found = agreement(first, second)
-    assert found.raw.estimate == pytest.approx(0.7)
+    assert found.raw.value == pytest.approx(0.7)
     assert found.chance == pytest.approx(0.5)
-    assert found.kappa.estimate == pytest.approx(0.4)
+    assert found.kappa.value == pytest.approx(0.4)
     assert found.base_rates[0] == {"reference": 0.5, "tie": 0.0, "candidate": 0.5}
     assert found.base_rates[1] == {"reference": 0.6, "tie": 0.0, "candidate": 0.4}
     assert found.table.tolist() == [[20, 0, 5], [0, 0, 0], [10, 0, 15]]
@@ -39,14 +39,14 @@ def test_two_judges_who_nearly_always_choose_the_reference_agree_by_chance():
     first, second = np.ones(100), np.ones(100)
     first[:5], second[5:10] = 2.0, 2.0  # each prefers the candidate on 5 other prompts
     found = agreement(first, second)
-    assert found.raw.estimate == pytest.approx(0.90)
-    assert found.kappa.estimate == pytest.approx((0.90 - 0.905) / 0.095)  # p_e = .95² + .05² = .905
+    assert found.raw.value == pytest.approx(0.90)
+    assert found.kappa.value == pytest.approx((0.90 - 0.905) / 0.095)  # p_e = .95² + .05² = .905
 
 
 def test_where_both_always_choose_the_same_kappa_says_nothing():
     found = agreement([1.0] * 5, [1.0] * 5)
-    assert (found.raw.estimate, found.chance) == (1.0, 1.0)
-    assert np.isnan(found.kappa.estimate)
+    assert (found.raw.value, found.chance) == (1.0, 1.0)
+    assert np.isnan(found.kappa.value)
     assert np.isnan(found.kappa.low)
 
 
@@ -56,10 +56,10 @@ def test_kappa_is_scikit_learns(pairs):
     first, second = (list(side) for side in zip(*pairs, strict=True))
     found = agreement(first, second)
     a, b = choices(first), choices(second)
-    if np.isnan(found.kappa.estimate):
+    if np.isnan(found.kappa.value):
         assert len(set(a) | set(b)) == 1
     else:
-        assert found.kappa.estimate == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
+        assert found.kappa.value == pytest.approx(cohen_kappa_score(a, b), abs=1e-12)
 
 
 @settings(max_examples=20, deadline=None)
@@ -67,9 +67,9 @@ def test_kappa_is_scikit_learns(pairs):
 def test_neither_the_order_of_items_nor_that_of_judges_matters(pairs):
     first, second = (list(side) for side in zip(*pairs, strict=True))
     found, back, turned = agreement(first, second), agreement(first[::-1], second[::-1]), agreement(second, first)
-    assert found.kappa == back.kappa or np.isnan(found.kappa.estimate)
+    assert found.kappa == back.kappa or np.isnan(found.kappa.value)
     assert found.raw == back.raw
-    assert found.kappa.estimate == pytest.approx(turned.kappa.estimate, nan_ok=True)
+    assert found.kappa.value == pytest.approx(turned.kappa.value, nan_ok=True)
     assert found.base_rates == turned.base_rates[::-1]
 
 
@@ -89,8 +89,8 @@ def test_several_judges_are_compared_in_pairs_over_the_items_they_share():
         ("one", "three"): 2,
         ("two", "three"): 1,
     }
-    assert found["one", "two"].raw.estimate == 1.0
-    assert found["one", "three"].raw.estimate == 0.0
+    assert found["one", "two"].raw.value == 1.0
+    assert found["one", "three"].raw.value == 0.0
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_two_real_judges_on_the_same_805_outputs():
     found = compare_judges({"logprob": first, "reasoning": second})["logprob", "reasoning"]
     a, b = (choices([side[index] for index in first]) for side in (first, second))
     assert found.items == 805
-    assert found.raw.estimate == pytest.approx(np.mean(a == b))
-    assert found.kappa.estimate == pytest.approx(cohen_kappa_score(a, b))
-    assert found.raw.estimate > 0.95  # looks like perfect agreement …
+    assert found.raw.value == pytest.approx(np.mean(a == b))
+    assert found.kappa.value == pytest.approx(cohen_kappa_score(a, b))
+    assert found.raw.value > 0.95  # looks like perfect agreement …
     assert found.chance > 0.93  # … and is mostly the reference's winning nearly everywhere
-    assert found.kappa.low < found.kappa.estimate < found.kappa.high < 0.9
+    assert found.kappa.low < found.kappa.value < found.kappa.high < 0.9
     assert found.base_rates[0]["candidate"] < 0.05
     assert found.base_rates[1]["candidate"] < 0.05
 

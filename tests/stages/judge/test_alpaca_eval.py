@@ -12,17 +12,15 @@ from hypothesis import strategies as st
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.asking import answers
-from stages.judge.verdicts.alpaca_eval import (
-    UNREADABLE,
+from stages.judge.alpaca_eval.conversion import (
     annotations_from_verdicts,
-    instruction_of,
+    last_question,
     outputs_from_records,
     prompt_id,
     records_from_outputs,
     verdicts_from_annotations,
 )
-from stages.judge.verdicts.alpaca_files import (
+from stages.judge.alpaca_eval.files import (
     Annotation,
     ModelOutput,
     read_annotations,
@@ -30,9 +28,10 @@ from stages.judge.verdicts.alpaca_files import (
     write_annotations,
     write_outputs,
 )
-from stages.judge.verdicts.preference import seeded_order
-from stages.judge.verdicts.verdicts import CANDIDATE_FIRST, REFERENCE_FIRST, Verdict, summary
-from stages.records import Generation, Prompt
+from stages.judge.verdicts.order import CANDIDATE_FIRST, REFERENCE_FIRST, seeded_order
+from stages.judge.verdicts.outcomes import FAILURES, UNREADABLE
+from stages.judge.verdicts.summary import summary
+from stages.records import Generation, Prompt, Verdict
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")
 needs_alpaca = pytest.mark.skipif(not ALPACA, reason="TILT_ALPACA_DATA is not set: AlpacaEval's verdicts are not here")
@@ -75,14 +74,14 @@ def test_our_generations_become_model_outputs():
     ]
 
 
-def test_the_instruction_of_a_chat_is_the_last_user_message():
+def test_the_last_question_a_chat_is_the_last_user_message():
     chat = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hello"},
         {"role": "assistant", "content": "Hi"},
         {"role": "user", "content": JOKE},
     ]
-    assert instruction_of(Prompt(id="a", part="test", text="…", messages=chat)) == JOKE
+    assert last_question(Prompt(id="a", part="test", text="…", messages=chat)) == JOKE
 
 
 @given(st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, unique_by=lambda pair: pair[0]))
@@ -177,7 +176,7 @@ def test_annotations_survive_the_file_and_the_records(tmp_path):
 def test_an_annotation_without_a_preference_is_a_counted_failure():
     verdicts = verdicts_from_annotations(ANNOTATIONS, "gpt-4")
     assert [v.outcome for v in verdicts] == ["verdict", UNREADABLE]
-    assert UNREADABLE in answers.FAILURES
+    assert UNREADABLE in FAILURES
     figures = summary(verdicts)
     assert figures["failures"] == 1
     assert (figures["win_rate_low"], figures["win_rate_high"]) == (12.5, 62.5)  # .25 and 0, .25 and 1

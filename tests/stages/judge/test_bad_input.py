@@ -10,8 +10,8 @@ from loopback import Fault, Loopback
 from stages import records
 from stages.errors import BadInput
 from stages.judge.judge import Judge
+from stages.judge.reward_judge import RewardJudge
 from stages.judge.seat import Seat
-from stages.judge.verdicts.reward_judge import RewardJudge
 from stages.records import Generation
 
 

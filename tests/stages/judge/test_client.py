@@ -15,7 +15,7 @@ from judging import api_judge, longer_wins, quick, write_methods
 from loopback import Fault, Loopback, completion, is_preflight, most_in_window
 
 from stages.errors import BadInput
-from stages.judge.asking.api_judge import ApiJudge
+from stages.judge.api_judge import ApiJudge
 from stages.judge.asking.preflight import preflight
 from stages.servers.budget import QuotaExhausted
 from stages.servers.client import Client

@@ -8,10 +8,10 @@ import pytest
 from judging import PRICES, api_judge, quick
 from loopback import MODEL
 
-from stages.judge.asking.estimate import Expected
-from stages.judge.asking.prompts import load_template
+from stages.judge.asking.cost import Expected
+from stages.judge.asking.template import load_template
 from stages.judge.judge import Judge
-from stages.judge.verdicts.reward_judge import RewardJudge
+from stages.judge.reward_judge import RewardJudge
 
 
 def planned(judges: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -67,19 +67,19 @@ def test_an_unknown_number_of_prompts_has_no_estimate(expected: Expected) -> Non
 
 def test_a_judge_that_is_still_a_configuration_is_priced_like_the_judge_itself() -> None:
     fields = {
-        "_target_": "stages.judge.asking.api_judge.ApiJudge", "name": "loop", "model": MODEL, "base_url": "http://h/v1",
+        "_target_": "stages.judge.api_judge.ApiJudge", "name": "loop", "model": MODEL, "base_url": "http://h/v1",
         "mode": "logprob", "template": "hardened", "max_tokens": 1, "prices": PRICES,
         "runtime": {"_target_": "stages.servers.traffic.Traffic", "batch": True},
     }  # fmt: skip
     built = api_judge("http://h/v1", runtime=quick(batch=True))
-    expected = {"_target_": "stages.judge.asking.estimate.Expected", "parts": {"test": 64}, "samples": 1}
+    expected = {"_target_": "stages.judge.asking.cost.Expected", "parts": {"test": 64}, "samples": 1}
     assert planned({"main": fields}, expected=expected) == planned({"main": built}, expected=Expected({"test": 64}))
 
 
 def test_pricing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, stages.judge.judge, stages.judge.asking.api_judge, stages.judge.verdicts.reward_judge\n"
-        "import stages.judge.asking.estimate\n"
+        "import sys, stages.judge.judge, stages.judge.api_judge, stages.judge.reward_judge\n"
+        "import stages.judge.asking.cost\n"
         "print(sorted({'torch', 'transformers', 'scipy', 'sklearn', 'openai', 'httpx2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from loopback import Fault, Loopback, completion, is_preflight
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.verdicts.verdicts import Verdict
+from stages.records import Verdict
 from stages.servers.ledger import Ledger
 from stages.servers.request_cache import RequestCache
 

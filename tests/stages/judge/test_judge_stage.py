@@ -13,10 +13,10 @@ from loopback import MODEL, Fault, Loopback, completion
 
 from stages import records
 from stages.errors import BadInput
+from stages.judge.reward_judge import RewardJudge
 from stages.judge.seat import Seat
-from stages.judge.verdicts.reward_judge import RewardJudge
 from stages.records import Generation
-from sweeps.judged import judge_agreements
+from sweeps.judged_points import judge_agreements
 
 
 def test_both_orders_are_asked_and_the_preference_speaks_of_the_candidate(tmp_path: Path, run_stage) -> None:

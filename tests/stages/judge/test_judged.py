@@ -3,7 +3,7 @@
 import pytest
 
 from stages.errors import BadInput
-from stages.judge.statistics.judged import join
+from stages.judge.statistics.prompt_table import join
 
 ITEMS = [
     {"instruction": "Name a river.", "len_reference": "20", "difficulty": "0.5"},

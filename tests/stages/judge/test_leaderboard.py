@@ -8,10 +8,9 @@ from judging import api_judge, longer_wins, write_methods
 from loopback import Loopback
 
 from stages import records
-from stages.judge.verdicts.leaderboard import main
-from stages.judge.verdicts.reward_judge import RewardJudge
-from stages.judge.verdicts.verdicts import Verdict
-from stages.records import Generation
+from stages.judge.alpaca_eval.leaderboard import main
+from stages.judge.reward_judge import RewardJudge
+from stages.records import Generation, Verdict
 
 
 def test_verdicts_become_annotations_and_outputs_come_back(tmp_path: Path, run_stage, capsys) -> None:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from stages.errors import BadInput
-from stages.judge.asking.estimate import estimate
+from stages.judge.asking.cost import expected_cost
 from stages.servers.budget import Budget, BudgetReached, worst_prompt_tokens
 from stages.servers.limits import Limits
 from stages.servers.prices import Price, price_of
@@ -79,7 +79,7 @@ def test_unknown_prices_are_said_to_be_unknown() -> None:
     assert price_of("known-2", table) is None  # no guessing from a prefix
     assert price_of("known", None) is None
     assert price_of("known", table) == Price(1.0, 2.0, 0.5)
-    unknown = estimate({"model": "known-2", "prices": table, "max_tokens": 1}, items=10)
+    unknown = expected_cost({"model": "known-2", "prices": table, "max_tokens": 1}, items=10)
     assert (unknown.requests, unknown.dollars) == (20, None)
     assert "no price is known for known-2" in unknown.note
     with pytest.raises(BadInput, match=r"prices\.models\.known"):
@@ -89,7 +89,7 @@ def test_unknown_prices_are_said_to_be_unknown() -> None:
 def test_an_estimate_by_hand() -> None:
     table = {"as_of": "2026-01", "models": {"known": {"input": 1.0, "output": 2.0, "batch": 0.5}}}
     judge = {"model": "known", "prices": table, "max_tokens": 100, "runtime": {"batch": True}}
-    found = estimate(
+    found = expected_cost(
         judge, items=90, canary=10, order="both",
         instruction_characters=400, output_characters=1050,
     )  # fmt: skip
@@ -97,4 +97,4 @@ def test_an_estimate_by_hand() -> None:
     assert found.prompt_tokens == 200_000  # 200 · (400 + 2·1050 + 1500) / 4
     assert found.completion_tokens == 20_000
     assert found.dollars == pytest.approx(0.12)  # half of 0.2 · $1 + 0.02 · $2
-    assert estimate({"name": "reward"}, items=90).dollars == 0
+    assert expected_cost({"name": "reward"}, items=90).dollars == 0

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stages.judge.verdicts.order import seeded_order
 from stages.judge.verdicts.preference import (
     NoVerdict,
     preference_from_choice,
     preference_from_logprobs,
-    seeded_order,
     token_logprobs,
 )
 

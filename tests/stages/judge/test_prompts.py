@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stages.errors import BadInput
 from stages.judge.asking.answers import read_answer
-from stages.judge.asking.prompts import FOLDER, MODES, SHIPPED, fence, labels, load_template, render
+from stages.judge.asking.template import FOLDER, MODES, SHIPPED, fence, labels, load_template, render
 
 NAMES = [name for name in SHIPPED if not name.startswith("answer_")]
 

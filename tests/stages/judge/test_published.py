@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def test_one_command_prints_every_published_figure_beside_ours() -> None:
-    command = [sys.executable, "-m", "stages.judge.statistics.published", ALPACA]
+    command = [sys.executable, "-m", "stages.judge.alpaca_eval.published", ALPACA]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     print(done.stdout)

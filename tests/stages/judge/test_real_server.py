@@ -16,7 +16,7 @@ from judging import api_judge, quick, write_methods
 
 from stages.data.assets import PackageModel
 from stages.errors import BadInput
-from stages.judge.asking.answers import FAILURES
+from stages.judge.verdicts.outcomes import FAILURES
 
 pytestmark = pytest.mark.assets
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from stages.errors import BadInput
-from stages.judge.statistics.judged import Judged, join
 from stages.judge.statistics.length_control import FOLDS, LengthControl, length_feature
-from stages.judge.winrate import WinRate, length_controlled, paired_difference, raw_win_rate, reliability
+from stages.judge.statistics.prompt_table import PromptTable, join
+from stages.judge.winrate import WinRate, length_controlled, raw_win_rate, reliability, win_rate_difference
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")
 needs_alpaca = pytest.mark.skipif(not ALPACA, reason="TILT_ALPACA_DATA is not set: AlpacaEval's verdicts are not here")
@@ -46,7 +46,7 @@ def published(model: str) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name != "model"}
 
 
-def judged(model: str, *, positional: bool = False) -> Judged:
+def judged(model: str, *, positional: bool = False) -> PromptTable:
     """The model's stored verdicts; `positional` gives the i-th row the i-th instruction's difficulty, as AlpacaEval."""
     items = table("items.csv")
     rows = [row for row in table("annotations.csv") if row["model"] == model]
@@ -66,7 +66,7 @@ def judged(model: str, *, positional: bool = False) -> Judged:
     return join(verdicts, known, complete=True)
 
 
-def columns(rows: Judged) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def columns(rows: PromptTable) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return rows.preference, rows.len_model, rows.len_reference, rows.difficulty
 
 
@@ -267,14 +267,14 @@ def test_an_extreme_win_rate_or_lengths_that_barely_overlap_are_said_to_be_unrel
 # --- paired differences -----------------------------------------------------------------------------------------------
 
 
-def as_judged(rows: tuple[np.ndarray, ...], start: int = 0) -> Judged:
-    return Judged(tuple(f"prompt {start + i:03d}" for i in range(len(rows[0]))), *rows)
+def as_judged(rows: tuple[np.ndarray, ...], start: int = 0) -> PromptTable:
+    return PromptTable(tuple(f"prompt {start + i:03d}" for i in range(len(rows[0]))), *rows)
 
 
 def test_the_difference_of_a_model_and_itself_is_exactly_zero():
     ours = as_judged(synthetic(50, seed=10))
-    difference = paired_difference(ours, ours)
-    assert (difference.win_rate.low, difference.win_rate.estimate, difference.win_rate.high) == (0.0, 0.0, 0.0)
+    difference = win_rate_difference(ours, ours)
+    assert (difference.win_rate.low, difference.win_rate.value, difference.win_rate.high) == (0.0, 0.0, 0.0)
     assert difference.lc_win_rate.standard_error == 0.0
 
 
@@ -284,23 +284,23 @@ def test_pairing_cancels_what_prompts_do_to_both():
     better[np.flatnonzero(preference == 1.0)[:30]] = 2.0  # ours wins 30 more of the 300: + 10 points
     ours = as_judged((better, len_model, len_reference, difficulty))
     theirs = as_judged((preference, len_model, len_reference, difficulty))
-    difference = paired_difference(ours, theirs)
-    assert difference.win_rate.estimate == pytest.approx(10.0)
+    difference = win_rate_difference(ours, theirs)
+    assert difference.win_rate.value == pytest.approx(10.0)
     # sd of 30 ones among 300 = √(.1 · .9 · 300 / 299) = .3005, / √300 = 1.735 points
     assert difference.win_rate.standard_error == pytest.approx(1.735, rel=0.1)
     unpaired = np.hypot(raw_win_rate(better)[1], raw_win_rate(preference)[1])
     assert difference.win_rate.standard_error < 0.6 * unpaired
-    assert 0 < difference.lc_win_rate.low < difference.lc_win_rate.estimate < difference.lc_win_rate.high
+    assert 0 < difference.lc_win_rate.low < difference.lc_win_rate.value < difference.lc_win_rate.high
 
 
 def test_models_judged_on_different_prompts_are_not_compared_and_the_prompts_are_named():
     rows = synthetic(20, seed=12)
     ours, theirs = as_judged(rows), as_judged(rows, start=2)
     with pytest.raises(BadInput, match=r"2 instructions \('prompt 000', 'prompt 001'\) judged for the first only") as e:
-        paired_difference(ours, theirs)
+        win_rate_difference(ours, theirs)
     assert "'prompt 020', 'prompt 021'" in e.value.problem
     shared = sorted(set(ours.instructions) & set(theirs.instructions))
-    assert paired_difference(ours.restricted(shared), theirs.restricted(shared)).prompts == 18
+    assert win_rate_difference(ours.restricted(shared), theirs.restricted(shared)).prompts == 18
 
 
 # --- AlpacaEval's published figures -----------------------------------------------------------------------------------
@@ -408,22 +408,22 @@ def test_the_deviation_of_the_predictions_alone_is_several_times_too_small(model
 
 
 @needs_alpaca
-def test_paired_difference_of_two_models_has_an_interval():
+def test_win_rate_difference_of_two_models_has_an_interval():
     ours, theirs = judged("vicuna-7b-v1.5"), judged("alpaca-7b")
-    difference = paired_difference(ours, theirs, gamed=table("gamed_baselines_surrogate.csv"), kind="percentile")
+    difference = win_rate_difference(ours, theirs, gamed=table("gamed_baselines_surrogate.csv"), kind="percentile")
     assert difference.prompts == 805
-    assert difference.win_rate.estimate == pytest.approx(4.797494 - 2.591451, abs=1e-5)
+    assert difference.win_rate.value == pytest.approx(4.797494 - 2.591451, abs=1e-5)
     assert 0 < difference.win_rate.low < difference.win_rate.high
-    assert difference.lc_win_rate.estimate == pytest.approx(7.6157 - 5.8741, abs=0.01)
-    assert difference.lc_win_rate.low < difference.lc_win_rate.estimate < difference.lc_win_rate.high
+    assert difference.lc_win_rate.value == pytest.approx(7.6157 - 5.8741, abs=0.01)
+    assert difference.lc_win_rate.low < difference.lc_win_rate.value < difference.lc_win_rate.high
 
 
 @needs_alpaca
 def test_two_models_with_different_prompts_need_the_shared_ones():
     ours, theirs = judged("alpaca-7b"), judged("phi-2")
     with pytest.raises(BadInput, match=r"2 instructions .* judged for the first only"):
-        paired_difference(ours, theirs)
-    difference = paired_difference(ours.restricted(theirs.instructions), theirs, C=2.782559, kind="percentile")
+        win_rate_difference(ours, theirs)
+    difference = win_rate_difference(ours.restricted(theirs.instructions), theirs, C=2.782559, kind="percentile")
     assert difference.prompts == 803
 
 

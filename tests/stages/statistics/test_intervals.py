@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from stages.statistics.intervals import (
-    Estimate,
+from stages.statistics.interval import Interval
+from stages.statistics.means import (
     by_prompt,
     mean_interval,
     paired_difference,
@@ -17,13 +17,13 @@ def test_samples_of_a_prompt_are_averaged_before_anything_else() -> None:
     # a: (1 + 3) / 2 = 2; b: 10. The mean over prompts is 6, not the mean of the three samples (14/3).
     means = by_prompt(["a", "b", "a"], [1.0, 10.0, 3.0])
     assert means == {"a": 2.0, "b": 10.0}
-    assert mean_interval(np.array(list(means.values())), draws=1000, seed=0).mean == 6.0
+    assert mean_interval(np.array(list(means.values())), draws=1000, seed=0).value == 6.0
 
 
 def test_two_prompts_by_hand() -> None:
     # Draws of two from {0, 1}: 00, 01, 10, 11 → means 0, ½, ½, 1 with ¼, ½, ¼: sd = √(¼·¼ + ¼·¼) = 0.3536.
     estimate = mean_interval(np.array([0.0, 1.0]), draws=20_000, seed=1)
-    assert estimate.mean == 0.5
+    assert estimate.value == 0.5
     assert (estimate.low, estimate.high) == (0.0, 1.0)
     assert estimate.standard_error == pytest.approx(np.sqrt(1 / 8), abs=0.005)
 
@@ -40,7 +40,7 @@ def test_symmetric_values_give_the_normal_interval() -> None:
 def test_skewed_values_move_the_interval_towards_the_long_tail() -> None:
     values = np.random.default_rng(0).exponential(size=40)
     estimate = mean_interval(values, draws=10_000, seed=0)
-    assert estimate.high - estimate.mean > 1.1 * (estimate.mean - estimate.low)
+    assert estimate.high - estimate.value > 1.1 * (estimate.value - estimate.low)
 
 
 @pytest.mark.parametrize("shape", ["normal", "exponential"])
@@ -79,7 +79,7 @@ def test_pairing_takes_the_prompts_difficulty_out() -> None:
 
 def test_pairing_matches_by_prompt_and_not_by_position() -> None:
     difference = paired_difference({"a": 1.0, "b": 5.0, "c": 2.0}, {"c": 1.0, "b": 4.0}, draws=1000, seed=0)
-    assert (difference.mean, difference.prompts) == (1.0, 2)
+    assert (difference.value, difference.items) == (1.0, 2)
 
 
 def test_no_prompt_in_common_is_refused() -> None:
@@ -89,15 +89,15 @@ def test_no_prompt_in_common_is_refused() -> None:
 
 def test_a_rate_is_the_ratio_of_the_sums() -> None:
     # 100 tokens in 1 s and 100 tokens in 4 s: 200 / 5 = 40 tokens/s, not the mean of 100 and 25.
-    assert ratio_interval(np.array([100.0, 100.0]), np.array([1.0, 4.0]), draws=1000, seed=0).mean == 40.0
+    assert ratio_interval(np.array([100.0, 100.0]), np.array([1.0, 4.0]), draws=1000, seed=0).value == 40.0
 
 
 def test_what_does_not_vary_has_no_width_and_what_does_not_exist_is_nan() -> None:
     bound = mean_interval(np.full(8, 1.835), draws=1000, seed=0)
-    assert bound.low == bound.mean == bound.high == pytest.approx(1.835)
-    assert np.isnan(mean_interval(np.array([1.0, np.nan]), draws=1000, seed=0).mean)
+    assert bound.low == bound.value == bound.high == pytest.approx(1.835)
+    assert np.isnan(mean_interval(np.array([1.0, np.nan]), draws=1000, seed=0).value)
     single = mean_interval(np.array([2.0]), draws=1000, seed=0)
-    assert single.mean == 2.0
+    assert single.value == 2.0
     assert np.isnan(single.low)
     assert single.sign == 0
 
@@ -113,7 +113,7 @@ def test_the_seed_decides_and_enough_draws_are_asked_for() -> None:
 def test_detectable_difference_by_simulation() -> None:
     # With a true difference of that size, 80 % of studies find it: the interval excludes zero.
     generator = np.random.default_rng(11)
-    size = Estimate(0.0, 0.0, 0.0, 1 / np.sqrt(50), 50).detectable  # (1.960 + 0.842)·0.141 = 0.396
+    size = Interval(0.0, 0.0, 0.0, 1 / np.sqrt(50), 50).detectable  # (1.960 + 0.842)·0.141 = 0.396
     assert size == pytest.approx(0.396, abs=0.001)
     found = [mean_interval(generator.normal(size, 1, 50), draws=1000, seed=seed).low > 0 for seed in range(300)]
     assert 0.72 <= np.mean(found) <= 0.88

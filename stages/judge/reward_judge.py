@@ -8,8 +8,11 @@ import numpy as np
 
 from stages.errors import BadInput
 from stages.fields import check_types
-from stages.judge.asking.answers import IDENTICAL, VERDICT
-from stages.judge.verdicts.verdicts import EITHER, Pair, Session, Verdict
+from stages.judge.verdicts.order import EITHER
+from stages.judge.verdicts.outcomes import IDENTICAL, VERDICT
+from stages.judge.verdicts.pair_judge import Session
+from stages.judge.verdicts.pairs import Pair
+from stages.records import Verdict
 from stages.reward import judged_text, require_reward, scored
 
 PORTION = 64

@@ -14,19 +14,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from stages.errors import BadInput
-from stages.judge.asking.answers import VERDICT
-from stages.judge.verdicts.alpaca_files import Annotation, ModelOutput, refuse, repeated
-from stages.judge.verdicts.preference import seeded_order
-from stages.judge.verdicts.verdicts import CANDIDATE_FIRST, EITHER, REFERENCE_FIRST, Verdict, by_pair
-from stages.records import Generation, Prompt
+from stages.judge.alpaca_eval.files import Annotation, ModelOutput, refuse, repeated
+from stages.judge.verdicts.order import CANDIDATE_FIRST, EITHER, REFERENCE_FIRST, seeded_order
+from stages.judge.verdicts.outcomes import UNREADABLE, VERDICT
+from stages.judge.verdicts.summary import pair_preferences
+from stages.records import Generation, Prompt, Verdict
 from stages.reward import judged_text
 
-UNREADABLE = "unreadable"
-"""The outcome of an imported annotation without a preference: one of `answers.FAILURES`."""
 
-
-def instruction_of(prompt: Prompt) -> str:
-    """What was asked: the last user message of a chat, the text otherwise."""
+def last_question(prompt: Prompt) -> str:
+    """AlpacaEval's `instruction`: the last user message of a chat, the prompt's text otherwise."""
     asked = [message["content"] for message in prompt.messages if message["role"] == "user"]
     return asked[-1] if asked else prompt.text
 
@@ -67,7 +64,7 @@ def outputs_from_records(
         text = judged_text(prompt, generation.text)
         text = text.strip() if generation.token_ids else text
         dataset = (datasets or {}).get(prompt.id, prompt.part)
-        outputs.append(ModelOutput(instruction_of(prompt), text, generator, dataset))
+        outputs.append(ModelOutput(last_question(prompt), text, generator, dataset))
     refuse("prompts", repeated(outputs), "asked by several prompts; AlpacaEval tells rows apart by instruction")
     return outputs
 
@@ -84,7 +81,7 @@ def records_from_outputs(
     if prompts is None:
         found = {output.instruction: _new_prompt(output.instruction, part) for output in outputs}
     else:
-        found = {instruction_of(prompt): prompt for prompt in prompts}
+        found = {last_question(prompt): prompt for prompt in prompts}
         missing = [output.instruction for output in outputs if output.instruction not in found]
         refuse("prompts", missing, "not among the prompts")
     nan = math.nan
@@ -128,7 +125,7 @@ def annotations_from_verdicts(
     verdicts = [verdict for verdict in verdicts if not verdict.canary]
     if len(judges := sorted({verdict.judge for verdict in verdicts})) > 1:
         raise BadInput("verdicts", f"{len(judges)} judges ({', '.join(judges)}); one file holds one judge's verdicts")
-    pairs = by_pair(verdicts)
+    pairs = dict.fromkeys((verdict.prompt_id, verdict.sample) for verdict in verdicts)
     several = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
     refuse("verdicts", several, "with several samples; AlpacaEval takes one")
     refuse("verdicts", (key for key, _ in pairs if key not in instructions), "without an instruction")
@@ -136,12 +133,12 @@ def annotations_from_verdicts(
     ours, theirs = ({output.instruction: output for output in side} for side in (candidates, references))
     refuse("candidates", (text for text in asked.values() if text not in ours), "without a candidate's output")
     refuse("references", (text for text in asked.values() if text not in theirs), "without a reference output")
+    preferences = pair_preferences(verdicts)
     annotations = []
-    for (key, _), group in pairs.items():
-        known = [verdict.preference for verdict in group if verdict.preference is not None]
-        one, two = theirs[asked[key]], ours[asked[key]]
-        mean = math.fsum(known) / len(known) if known else None
-        annotations.append(Annotation(asked[key], one.output, two.output, one.generator, two.generator, mean))
+    for pair in pairs:
+        instruction = asked[pair[0]]
+        one, two, mean = theirs[instruction], ours[instruction], preferences.get(pair)
+        annotations.append(Annotation(instruction, one.output, two.output, one.generator, two.generator, mean))
     return annotations
 
 

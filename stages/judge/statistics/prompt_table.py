@@ -1,4 +1,6 @@
-"""Verdicts on one candidate, joined with what the length control needs: by instruction, never by position.
+"""Verdicts on one candidate, joined with the lengths and difficulties that the length control reads.
+
+They are joined by instruction, never by position.
 
 AlpacaEval's own code gives the i-th row of a file the difficulty of the i-th instruction; where a row is missing, every
 row after it gets another instruction's (for its published phi-2: 0.5 points of length-controlled win rate).
@@ -18,8 +20,9 @@ _NAMED = 3
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One candidate's verdicts over n prompts, in the order of the instructions; all arrays (n,)."""
+class PromptTable:
+    """One candidate's verdicts with what the length control reads beside them: a row for each of n prompts, sorted by
+    instruction. All arrays are (n,)."""
 
     instructions: tuple[str, ...]
     preference: np.ndarray
@@ -30,13 +33,13 @@ class Judged:
     """Characters of the reference output."""
     difficulty: np.ndarray
 
-    def restricted(self, instructions: Iterable[str]) -> "Judged":
+    def restricted(self, instructions: Iterable[str]) -> "PromptTable":
         """Only the rows of these instructions. Raises BadInput where one is not among them."""
         wanted = set(instructions)
         if missing := wanted - set(self.instructions):
             raise BadInput("instructions", f"{_quoted(missing)} not judged")
         keep = np.array([instruction in wanted for instruction in self.instructions], dtype=bool)
-        return Judged(
+        return PromptTable(
             tuple(instruction for instruction in self.instructions if instruction in wanted),
             self.preference[keep],
             self.len_model[keep],
@@ -47,7 +50,7 @@ class Judged:
 
 def join(
     verdicts: Sequence[Mapping[str, Any]], items: Sequence[Mapping[str, Any]], *, complete: bool = False
-) -> Judged:
+) -> PromptTable:
     """Joins verdicts {instruction, preference, len_model} with items {instruction, len_reference, difficulty}.
 
     Further columns are ignored; numbers may be text. Every verdict needs its item; an item without a verdict is
@@ -64,7 +67,7 @@ def join(
         raise BadInput("verdicts", "there is none")
     rows = [by_verdict[instruction] for instruction in instructions]
     joined = [by_item[instruction] for instruction in instructions]
-    return Judged(
+    return PromptTable(
         instructions,
         _numbers(rows, "preference", "verdicts"),
         _numbers(rows, "len_model", "verdicts"),
@@ -73,7 +76,7 @@ def join(
     )
 
 
-def check_same_prompts(ours: Judged, theirs: Judged) -> None:
+def check_same_prompts(ours: PromptTable, theirs: PromptTable) -> None:
     """Raises BadInput, quoting the instructions, unless both were judged on the same prompts."""
     first, second = set(ours.instructions), set(theirs.instructions)
     problems = []

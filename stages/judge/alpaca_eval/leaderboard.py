@@ -1,8 +1,8 @@
 """To AlpacaEval's leaderboard and back, from the command line, on the payload folders of stages.
 
-    python -m stages.judge.verdicts.leaderboard outputs DECODE PROMPTS --name my-model --to model_outputs.json
-    python -m stages.judge.verdicts.leaderboard annotations JUDGE DECODE REFERENCE PROMPTS --to annotations.json
-    python -m stages.judge.verdicts.leaderboard import model_outputs.json --to FOLDER
+    python -m stages.judge.alpaca_eval.leaderboard outputs DECODE PROMPTS --name my-model --to model_outputs.json
+    python -m stages.judge.alpaca_eval.leaderboard annotations JUDGE DECODE REFERENCE PROMPTS --to annotations.json
+    python -m stages.judge.alpaca_eval.leaderboard import model_outputs.json --to FOLDER
 
 Payload folders are those that `tilt run goal=[decode]` names at its end. What is imported becomes a folder with
 prompts.parquet and generations.parquet, which can be judged like any other: `generations`, `reference_generations`.
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.verdicts.alpaca_eval import (
+from stages.judge.alpaca_eval.conversion import (
     annotations_from_verdicts,
-    instruction_of,
+    last_question,
     outputs_from_records,
     records_from_outputs,
 )
-from stages.judge.verdicts.alpaca_files import ModelOutput, read_outputs, write_annotations, write_outputs
-from stages.judge.verdicts.verdicts import Verdict
-from stages.records import Generation, Prompt
+from stages.judge.alpaca_eval.files import ModelOutput, read_outputs, write_annotations, write_outputs
+from stages.payloads import read_records
+from stages.records import Generation, Prompt, Verdict
 
 
 def export_outputs(decode: Path, prompts: Path, name: str, part: str, to: Path) -> int:
@@ -35,10 +35,11 @@ def export_outputs(decode: Path, prompts: Path, name: str, part: str, to: Path) 
 
 def export_annotations(judge: Path, decode: Path, reference: Path, prompts: Path, part: str, to: Path) -> int:
     """Writes annotations.json of one judge's verdicts on one candidate; how many prompts there are."""
-    verdicts = [v for v in records.read(judge / "verdicts.parquet", Verdict) if v.part == part and not v.canary]
+    found = read_records(judge / "verdicts.parquet", Verdict, "judge")
+    verdicts = [v for v in found if v.part == part and not v.canary]
     if not verdicts:
         raise BadInput("judge", f"{judge} holds no verdict on part {part!r}")
-    instructions = {p.id: instruction_of(p) for p in records.read(prompts / "prompts.parquet", Prompt)}
+    instructions = {p.id: last_question(p) for p in read_records(prompts / "prompts.parquet", Prompt, "prompts")}
     ours = _outputs(decode, prompts, verdicts[0].candidate, part)
     theirs = _outputs(reference, prompts, verdicts[0].reference, part)
     annotations = annotations_from_verdicts(verdicts, ours, theirs, instructions)
@@ -56,16 +57,16 @@ def import_outputs(file: Path, part: str, to: Path) -> int:
 
 
 def _outputs(decode: Path, prompts: Path, name: str, part: str) -> list[ModelOutput]:
-    generations = [g for g in records.read(decode / "generations.parquet", Generation) if g.part == part]
+    generations = [g for g in read_records(decode / "generations.parquet", Generation, "generations") if g.part == part]
     if not generations:
         raise BadInput("generations", f"{decode} holds no response to a prompt of part {part!r}")
-    return outputs_from_records(generations, records.read(prompts / "prompts.parquet", Prompt), name)
+    return outputs_from_records(generations, read_records(prompts / "prompts.parquet", Prompt, "prompts"), name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 2 with one line for what cannot be used."""
     parser = argparse.ArgumentParser(
-        prog="python -m stages.judge.verdicts.leaderboard", description="AlpacaEval files, out and in."
+        prog="python -m stages.judge.alpaca_eval.leaderboard", description="AlpacaEval files, out and in."
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     folders = {"outputs": ["decode", "prompts"], "annotations": ["judge", "decode", "reference", "prompts"]}
@@ -81,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = given.pop("verb")
     try:
         count = {"outputs": export_outputs, "annotations": export_annotations, "import": import_outputs}[verb](**given)
-    except (BadInput, FileNotFoundError) as error:
-        print(f"leaderboard: {str(error).splitlines()[0]}", file=sys.stderr)
+    except BadInput as error:
+        print(f"leaderboard: {error}", file=sys.stderr)
         return 2
     print(f"{count} rows: {given['to']}")
     return 0

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.judge.asking.judge_model import JudgeModel
-from stages.judge.verdicts.verdicts import Pair, Session, Verdict
+from stages.judge.verdicts.pair_judge import Session
+from stages.judge.verdicts.pairs import Pair
+from stages.records import Verdict
 
 
 @dataclass
@@ -13,7 +15,7 @@ class ApiJudge(JudgeModel):
 
     def decide(self, pairs: Sequence[Pair], order: str, session: Session) -> list[Verdict]:
         """Asks for every pair in every order. Raises BadInput (preflight, key, model), SpendingStopped, Unreachable."""
-        from stages.judge.asking.asking import Asking
+        from stages.judge.asking.questions import Asking
 
         self.check()
         return Asking(self, session).decide(pairs, order)

@@ -3,7 +3,7 @@
 Reads a folder with items.csv, annotations.csv, expected.csv, gamed_baselines_surrogate.csv and, where they are there,
 second_judge_cot.csv; prints one table. Twenty seconds on one core.
 
-    python -m stages.judge.statistics.published FOLDER
+    python -m stages.judge.alpaca_eval.published FOLDER
 """
 
 import argparse
@@ -16,9 +16,10 @@ import numpy as np
 from scipy.special import expit
 
 from stages.judge.statistics.agreement import compare_judges
-from stages.judge.statistics.judged import Judged, join
-from stages.judge.verdicts.preference import preference_from_logprobs, seeded_order
-from stages.judge.winrate import WinRate, length_controlled, paired_difference
+from stages.judge.statistics.prompt_table import PromptTable, join
+from stages.judge.verdicts.order import seeded_order
+from stages.judge.verdicts.preference import preference_from_logprobs
+from stages.judge.winrate import WinRate, length_controlled, win_rate_difference
 
 Row = dict[str, str]
 
@@ -37,7 +38,7 @@ class Published:
         with (self.folder / name).open(newline="", encoding="utf-8") as stream:
             return list(csv.DictReader(stream))
 
-    def judged(self, model: str, *, by_position: bool = False) -> Judged:
+    def joined(self, model: str, *, by_position: bool = False) -> PromptTable:
         """A model's verdicts, joined by instruction; `by_position` gives the i-th row the i-th instruction's
         difficulty, as AlpacaEval's own code does."""
         rows = sorted((row for row in self.annotations if row["model"] == model), key=lambda row: int(row["row"]))
@@ -51,7 +52,7 @@ class Published:
             items.append({"instruction": instruction, "len_reference": item["len_1"], "difficulty": difficulty})
         return join(verdicts, items, complete=True)
 
-    def fitted(self, rows: Judged, C: float | None = None, draws: int = 1000) -> WinRate:  # noqa: N803
+    def fitted(self, rows: PromptTable, C: float | None = None, draws: int = 1000) -> WinRate:  # noqa: N803
         columns = (rows.preference, rows.len_model, rows.len_reference, rows.difficulty)
         return length_controlled(*columns, gamed=self.gamed, C=C, draws=draws, kind="percentile")
 
@@ -68,7 +69,7 @@ def lines(folder: Path) -> Iterable[str]:
             float(published[name]) for name in ("win_rate", "standard_error", "lc_published", "C_published_fit")
         )
         # phi-2's file lacks two instructions: its published value is that of the join by position that made it.
-        rows = data.judged(model, by_position=model == "phi-2")
+        rows = data.joined(model, by_position=model == "phi-2")
         at, chosen = data.fitted(rows, C), data.fitted(rows)
         alone = 100 * expit(chosen.weights.difficulty * rows.difficulty + chosen.weights.candidate)
         theirs = alone.std(ddof=1) / np.sqrt(len(alone))  # AlpacaEval's "standard error" of LC
@@ -101,8 +102,8 @@ def _parsed(data: Published) -> str:
 
 def _order(data: Published) -> str:
     model = next(iter(data.expected))
-    rows, order = data.judged(model), np.random.default_rng(0).permutation(len(data.judged(model).preference))
-    shuffled = Judged(
+    rows, order = data.joined(model), np.random.default_rng(0).permutation(len(data.joined(model).preference))
+    shuffled = PromptTable(
         tuple(rows.instructions[i] for i in order),
         *(column[order] for column in (rows.preference, rows.len_model, rows.len_reference, rows.difficulty)),
     )
@@ -112,7 +113,7 @@ def _order(data: Published) -> str:
 
 def _positions(data: Published) -> str:
     published = data.expected["phi-2"]
-    keyed = data.fitted(data.judged("phi-2"), float(published["C_published_fit"])).lc_win_rate
+    keyed = data.fitted(data.joined("phi-2"), float(published["C_published_fit"])).lc_win_rate
     return (
         f"phi-2 joined by instruction: LC {keyed:.3f}, published {float(published['lc_published']):.3f} "
         f"({keyed - float(published['lc_published']):+.2f}: two rows are missing, and the join by position gives every "
@@ -121,7 +122,7 @@ def _positions(data: Published) -> str:
 
 
 def _bootstrap(data: Published) -> str:
-    rows = data.judged("claude-2")
+    rows = data.joined("claude-2")
     columns = (rows.preference, rows.len_model, rows.len_reference, rows.difficulty)
     start = time.process_time()
     found = length_controlled(*columns, gamed=data.gamed, C=float(data.expected["claude-2"]["C_published_fit"]))
@@ -131,9 +132,9 @@ def _bootstrap(data: Published) -> str:
 
 
 def _paired(data: Published) -> str:
-    ours, theirs = data.judged("vicuna-7b-v1.5"), data.judged("alpaca-7b")
-    found = paired_difference(ours, theirs, gamed=data.gamed)
-    said = [f"{i.estimate:+.2f} [{i.low:+.2f}, {i.high:+.2f}]" for i in (found.win_rate, found.lc_win_rate)]
+    ours, theirs = data.joined("vicuna-7b-v1.5"), data.joined("alpaca-7b")
+    found = win_rate_difference(ours, theirs, gamed=data.gamed)
+    said = [f"{i.value:+.2f} [{i.low:+.2f}, {i.high:+.2f}]" for i in (found.win_rate, found.lc_win_rate)]
     return f"vicuna-7b-v1.5 − alpaca-7b, paired over {found.prompts}: win rate {said[0]}, LC {said[1]}"
 
 
@@ -148,10 +149,10 @@ def _agreement(data: Published) -> Iterable[str]:
             yield f"two judges on {model}: no verdict of the first is among these tables"
             continue
         (found,) = compare_judges(judges).values()
-        kappa = f"{found.kappa.estimate:.2f} [{found.kappa.low:.2f}, {found.kappa.high:.2f}]"
+        kappa = f"{found.kappa.value:.2f} [{found.kappa.low:.2f}, {found.kappa.high:.2f}]"
         rates = " and ".join(f"{100 * rate['candidate']:.1f} %" for rate in found.base_rates)
         yield (
-            f"two judges on {model}, {found.items} items: raw agreement {100 * found.raw.estimate:.1f} % (by chance "
+            f"two judges on {model}, {found.items} items: raw agreement {100 * found.raw.value:.1f} % (by chance "
             f"{100 * found.chance:.1f} %), κ {kappa}, candidate preferred by {rates}"
         )
 

@@ -1,59 +1,59 @@
-"""What judges say of the points: how often each wins against the method it was held against, on one part's prompts.
+"""What judges say about the points: how often each wins against the method that it was compared with.
 
-Reads `verdicts.parquet` (records.Verdict) of every point that was judged. Win rates are in points, 0–100; the unit is
-the prompt, as everywhere in a comparison.
+Win rates are in points, 0–100. The unit is the prompt, as everywhere in a comparison.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages import records
 from stages.errors import BadInput
-from stages.judge.asking.answers import IDENTICAL
 from stages.judge.statistics.agreement import of_verdicts
-from stages.judge.verdicts.verdicts import Verdict, by_pair, canary_summary, summary
+from stages.judge.verdicts.outcomes import IDENTICAL
+from stages.judge.verdicts.summary import canary_summary, pair_preferences, summary
 from stages.judge.winrate import length_controlled
-from stages.statistics.intervals import Estimate, by_prompt, mean_interval, paired_difference
+from stages.records import Verdict
+from stages.statistics.interval import Interval
+from stages.statistics.means import by_prompt, mean_interval, paired_difference
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One judge on one point, held against the reference."""
+    """What one judge says about one point."""
 
-    win_rate: Estimate
-    """Points; a pair's orders and a prompt's samples are averaged first. nan without any verdict."""
-    length_controlled: Estimate | None
-    """As if responses were equally long (AlpacaEval 2's model, without difficulties of instructions); None where both
-    methods answered alike or lengths never differ."""
+    win_rate: Interval
+    """In points. The orders of a pair and the samples of a prompt are averaged first. nan without any verdict."""
+    length_controlled: Interval | None
+    """The win rate as if responses were equally long (AlpacaEval 2's model, without difficulties of instructions); None
+    where all responses are the reference's or their lengths never differ."""
     notes: tuple[str, ...]
-    """What speaks against the length-controlled win rate."""
+    """Why the length-controlled win rate may be unreliable."""
     verdicts: int
+    """How many were asked for."""
     failures: dict[str, int]
-    """Verdicts that never came, by outcome."""
+    """How many of them failed, by outcome."""
     worst: float
-    """The win rate were all failed verdicts lost …"""
+    """The win rate if the point had lost wherever a verdict failed."""
     best: float
-    """… and were they all won."""
+    """The win rate if it had won there."""
     swap_consistency: float | None
     """Share of the pairs with the same winner in both orders; None for a judge that sees no order."""
     position_effect: float | None
     """Points that a response gains by being shown second."""
     itself: bool
-    """Whether the point is the reference itself: all responses are identical."""
+    """Whether the point is the reference itself: all its responses are the reference's."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One judge on all points."""
+class JudgedPoints:
+    """What one judge says about all points."""
 
     judge: str
     reference: str
-    """The method that every point was held against."""
+    """The method that every point was compared with."""
     points: tuple[Judgement | None, ...]
     """In the points' order; None for a point that this judge did not see."""
     rates: tuple[Mapping[str, float], ...]
@@ -61,51 +61,25 @@ class Judged:
     canary: Mapping[str, float] | None
     """What `canary_summary` says of the null model; None where none was judged."""
 
-    def difference(self, ours: int, theirs: int, *, draws: int, seed: int) -> Estimate | None:
+    def difference(self, ours: int, theirs: int, *, draws: int, seed: int) -> Interval | None:
         """Win rate of one point minus another's, paired over prompts; None where they share none."""
         if not self.rates[ours].keys() & self.rates[theirs].keys():
             return None
         return paired_difference(self.rates[ours], self.rates[theirs], draws=draws, seed=seed)
 
 
-def load_verdicts(given: Sequence[Mapping[str, Any]], part: str) -> list[list[Verdict]]:
-    """Each point's verdicts on the prompts of `part`; none where its entry names no `verdicts`.
-
-    Raises BadInput for `points.<i>.verdicts` that cannot be read or hold none on `part`.
-    """
-    found = []
-    for number, entry in enumerate(given):
-        if entry.get("verdicts") is None:
-            found.append([])
-            continue
-        place = f"points.{number}.verdicts"
-        path = Path(entry["verdicts"]) / "verdicts.parquet"
-        try:
-            verdicts = records.read(path, Verdict)
-        except OSError as error:
-            raise BadInput(place, f"{path} cannot be read: {error.strerror or 'there is no such file'}") from error
-        except ValueError as error:
-            raise BadInput(place, str(error).splitlines()[0]) from error
-        here = [v for v in verdicts if v.part == part]
-        if not any(not v.canary for v in here):
-            parts = ", ".join(sorted({v.part for v in verdicts if not v.canary}))
-            where = f"only on {parts}" if parts else "nor on any other"
-            raise BadInput(place, f"{entry['label']} was not judged on part {part!r}, {where}")
-        found.append(here)
-    return found
-
-
-def judge_points(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed: int) -> list[Judged]:
+def judge_points(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed: int) -> list[JudgedPoints]:
     """Every judge on every point, in the points' order. Raises BadInput for a judge with several references."""
     names = dict.fromkeys(v.judge for rows in verdicts for v in rows)
     return [_judged(name, [[v for v in rows if v.judge == name] for rows in verdicts], draws, seed) for name in names]
 
 
 def judge_agreements(verdicts: Sequence[Sequence[Verdict]], *, draws: int, seed: int) -> list[dict[str, Any]]:
-    """How far every two judges agree on the pairs that both decided: `{judges, points}`, for each point the pairs, the
-    raw agreement in points, Cohen's kappa with its interval over pairs, and who prefers the candidate how often.
+    """How far every two judges agree on the pairs of responses that both decided: `{judges, points}`.
 
-    None for a point that one of them did not see, or where every response is the reference's.
+    Each point has the number of `pairs`, the `raw` agreement in points, Cohen's `kappa` with its interval over pairs,
+    and how often each of the two prefers the candidate. It is None where one of them did not see the point, and where
+    all responses are the reference's.
     """
     names = list(dict.fromkeys(v.judge for rows in verdicts for v in rows))
     return [
@@ -119,15 +93,15 @@ def _agreement(verdicts: Sequence[Verdict], two: tuple[str, str], draws: int, se
         return None
     return {
         "pairs": found.items,
-        "raw": 100 * found.raw.estimate,
-        "kappa": found.kappa.estimate,
+        "raw": 100 * found.raw.value,
+        "kappa": found.kappa.value,
         "kappa_low": found.kappa.low,
         "kappa_high": found.kappa.high,
         "candidate_preferred": [100 * rates["candidate"] for rates in found.base_rates],
     }
 
 
-def _judged(name: str, verdicts: Sequence[Sequence[Verdict]], draws: int, seed: int) -> Judged:
+def _judged(name: str, verdicts: Sequence[Sequence[Verdict]], draws: int, seed: int) -> JudgedPoints:
     references = sorted({v.reference for rows in verdicts for v in rows})
     if len(references) > 1:
         raise BadInput(
@@ -136,7 +110,7 @@ def _judged(name: str, verdicts: Sequence[Sequence[Verdict]], draws: int, seed: 
         )  # fmt: skip
     real = [[v for v in rows if not v.canary] for rows in verdicts]
     canaries = {(v.prompt_id, v.sample, v.order): v for rows in verdicts for v in rows if v.canary}
-    return Judged(
+    return JudgedPoints(
         judge=name,
         reference=references[0],
         points=tuple(_judgement(rows, draws, seed) if rows else None for rows in real),
@@ -146,15 +120,9 @@ def _judged(name: str, verdicts: Sequence[Sequence[Verdict]], draws: int, seed: 
 
 
 def _rates(verdicts: Sequence[Verdict], missing: float | None = None) -> dict[str, float]:
-    """Prompt id → win rate; failed verdicts are left out, or count as `missing` (0 lost … 1 won)."""
-    ids, values = [], []
-    for (prompt_id, _), group in by_pair(verdicts).items():
-        wins = [missing if v.preference is None else v.preference - 1 for v in group]
-        known = [win for win in wins if win is not None]
-        if known:
-            ids.append(prompt_id)
-            values.append(100 * float(np.mean(known)))
-    return by_prompt(ids, values)
+    """Prompt id → win rate. A failed verdict counts as the preference `missing` (1 lost … 2 won), or is left out."""
+    preferences = pair_preferences(verdicts, missing)
+    return by_prompt((prompt_id for prompt_id, _ in preferences), (100 * (p - 1) for p in preferences.values()))
 
 
 def _judgement(verdicts: Sequence[Verdict], draws: int, seed: int) -> Judgement:
@@ -169,8 +137,8 @@ def _judgement(verdicts: Sequence[Verdict], draws: int, seed: int) -> Judgement:
         failures={
             key.removeprefix("failures/"): int(value) for key, value in said.items() if key.startswith("failures/")
         },
-        worst=float(np.mean(list(_rates(verdicts, 0.0).values()))),
-        best=float(np.mean(list(_rates(verdicts, 1.0).values()))),
+        worst=float(np.mean(list(_rates(verdicts, 1.0).values()))),
+        best=float(np.mean(list(_rates(verdicts, 2.0).values()))),
         swap_consistency=said.get("swap_consistency"),
         position_effect=said.get("position_effect"),
         itself=itself,
@@ -179,7 +147,7 @@ def _judgement(verdicts: Sequence[Verdict], draws: int, seed: int) -> Judgement:
 
 def _length_controlled(
     verdicts: Sequence[Verdict], rates: Mapping[str, float], draws: int, seed: int
-) -> tuple[Estimate | None, tuple[str, ...]]:
+) -> tuple[Interval | None, tuple[str, ...]]:
     known = [v for v in verdicts if v.preference is not None]
     ids = [v.prompt_id for v in known]
     ours, theirs = (
@@ -191,17 +159,17 @@ def _length_controlled(
     preference = 1 + np.array(list(rates.values())) / 100  # (B,), in the order of the ids
     found = length_controlled(preference, ours, theirs, np.zeros(len(ours)), draws=draws, seed=seed)
     low, high = found.lc_interval
-    return Estimate(found.lc_win_rate, low, high, found.lc_standard_error, found.prompts), found.notes
+    return Interval(found.lc_win_rate, low, high, found.lc_standard_error, found.prompts), found.notes
 
 
-def said_of(judged: Judged, named: Mapping[int, str]) -> str:
-    """A sentence on the points whose numbers and names are given; empty where the judge saw none of them."""
+def said_of(judged: JudgedPoints, named: Mapping[int, str]) -> str:
+    """A sentence on the points whose positions and names are given; empty where the judge saw none of them."""
     wins = []
     for number, name in named.items():
-        if (found := judged.points[number]) is not None and not found.itself and np.isfinite(found.win_rate.mean):
+        if (found := judged.points[number]) is not None and not found.itself and np.isfinite(found.win_rate.value):
             low, high = found.win_rate.low, found.win_rate.high
             interval = f" [{low:.0f}, {high:.0f}]" if np.isfinite(low) else ""
-            wins.append(f"{name} wins {found.win_rate.mean:.0f} %{interval}")
+            wins.append(f"{name} wins {found.win_rate.value:.0f} %{interval}")
     if not wins:
         return ""
     listed = ", ".join(wins[:-1]) + " and " + wins[-1] if len(wins) > 1 else wins[0]

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stages.errors import BadInput
-from stages.judge.asking import answers
 from stages.judge.asking.answers import Answer, read_answer
 from stages.judge.asking.judge_model import JudgeModel
 from stages.judge.asking.preflight import preflight
-from stages.judge.asking.prompts import load_template, render
-from stages.judge.verdicts.preference import seeded_order
-from stages.judge.verdicts.verdicts import CANDIDATE_FIRST, Pair, Session, Verdict, orders
+from stages.judge.asking.template import load_template, render
+from stages.judge.verdicts.order import CANDIDATE_FIRST, orders
+from stages.judge.verdicts.outcomes import ASK_AGAIN, IDENTICAL
+from stages.judge.verdicts.pair_judge import Session
+from stages.judge.verdicts.pairs import Pair
+from stages.records import Verdict
 from stages.reward import judged_text
 from stages.servers.batch import fetch_batch
 from stages.servers.budget import Budget
@@ -43,7 +45,7 @@ class Question:
     @property
     def settled(self) -> bool:
         """Whether nothing is to be gained by asking (again)."""
-        return self.answer is not None and self.answer.outcome not in answers.ASK_AGAIN
+        return self.answer is not None and self.answer.outcome not in ASK_AGAIN
 
 
 class Asking:
@@ -57,7 +59,7 @@ class Asking:
     def decide(self, pairs: Sequence[Pair], order: str) -> list[Verdict]:
         """One verdict a pair and order. Raises as `ApiJudge.decide` does."""
         judge, traffic = self.judge, self.judge.runtime
-        questions = [Question(pair, o) for pair in pairs for o in orders(order, seeded_order(pair.instruction))]
+        questions = [Question(pair, o) for pair in pairs for o in orders(order, pair.instruction)]
         for question in questions:
             question.answer = self._without_asking(question.pair)
         wire = Wire(judge.base_url, judge.api_key_env, traffic.timeout)
@@ -91,7 +93,7 @@ class Asking:
 
     def _without_asking(self, pair: Pair) -> Answer | None:
         if pair.candidate == pair.reference:
-            return Answer(answers.IDENTICAL, 1.5)
+            return Answer(IDENTICAL, 1.5)
         most = self.judge.max_output_chars
         for whose, text in (("candidate", pair.candidate), ("reference", pair.reference)):
             if (length := len(judged_text(pair.prompt, text))) > most:
