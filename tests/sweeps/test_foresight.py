@@ -8,7 +8,8 @@ import pytest
 
 from stages.errors import BadInput
 from sweeps.compare import Compare
-from sweeps.foresight import foresight_text, read_foresight
+from sweeps.foresight import read_foresight
+from sweeps.foresight_section import foresight_text
 
 
 @pytest.fixture
