@@ -1,22 +1,20 @@
 """The stage end to end against a loopback judge, and with the reward judge."""
 
 import json
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from judging import PRICES, api_judge, generation, longer_wins, quick, shown, write_methods
-from loopback import MODEL, Fault, Loopback, completion
 
 from stages import records
 from stages.errors import BadInput
 from stages.judge.reward_judge import RewardJudge
-from stages.judge.seat import Seat
 from stages.records import Generation
 from sweeps.judged_points import judge_agreements
+from tests.stages.judge.judging import PRICES, Length, Warm, api_judge, generation, longer_wins, shown, write_methods
+from tests.stages.servers.loopback import MODEL, Fault, Loopback, completion
+from tests.stages.servers.sending import quick
 
 
 def test_both_orders_are_asked_and_the_preference_speaks_of_the_candidate(tmp_path: Path, run_stage) -> None:
@@ -200,37 +198,6 @@ def test_outputs_that_attack_the_judge_reach_it_as_data(tmp_path: Path, run_stag
     assert metrics["win_rate"] == 0
 
 
-@dataclass
-class Length:
-    def score(self, prompts: Any, responses: Any) -> np.ndarray:
-        return np.array([float(len(r)) for r in responses])
-
-
-@dataclass
-class Warm:
-    """Kind words make a review good."""
-
-    def score(self, prompts: Any, responses: Any) -> np.ndarray:
-        return np.array([float(sum(w in r for w in ("superb", "warm", "grace", "wonder"))) for r in responses])
-
-
-def test_the_reward_decides_offline_and_the_null_model_loses(tmp_path: Path, run_stage) -> None:
-    payloads = write_methods(tmp_path, [" a superb wonder"] * 12, [" a warm film"] * 12)
-    verdicts, metrics = run_stage(payloads, {"main": RewardJudge(reward=Warm())}, canary=12)
-    assert {v.order for v in verdicts} == {"either"}
-    assert metrics["win_rate"] == 100
-    assert metrics["canary/win_rate"] == 0
-    assert metrics["canary/lost"] == 1
-    assert metrics["cost"] == 0
-    assert "swap_consistency" not in metrics
-
-
-def test_a_reward_that_prefers_the_null_model_is_called_out(tmp_path: Path, run_stage, caplog) -> None:
-    payloads = write_methods(tmp_path, ["abc"] * 12, ["ab"] * 12)
-    run_stage(payloads, {"main": RewardJudge(reward=Length())}, canary=12)
-    assert "null model that answers everything alike wins 100 % of 12 prompts" in caplog.text
-
-
 def test_two_judges_on_the_same_pairs(tmp_path: Path, run_stage) -> None:
     payloads = write_methods(tmp_path, ["superb", "warm one", "x", "wonder"], ["a", "b", "ccc", "dddddddd"])
     judges = {"words": RewardJudge(reward=Warm(), name="words"), "length": RewardJudge(reward=Length(), name="length")}
@@ -240,33 +207,6 @@ def test_two_judges_on_the_same_pairs(tmp_path: Path, run_stage) -> None:
     assert metrics["agreement/words~length/raw"] == 50
     assert metrics["words/win_rate"] == 87.5
     assert metrics["length/win_rate"] == 50
-
-
-def test_a_judge_on_a_seat_has_an_order_and_null_models_of_its_own(tmp_path: Path, run_stage) -> None:
-    payloads = write_methods(tmp_path, [f"superb {i}" for i in range(6)], ["b"] * 6)
-    words = RewardJudge(reward=Warm(), name="words")
-    with Loopback(longer_wins) as server:
-        seat = Seat(api_judge(server.base_url), order="as_is", canary=2)
-        verdicts, metrics = run_stage(payloads, {"main": words, "second": seat}, canary=5)
-        seat.judge.mode = "vibes"
-        with pytest.raises(BadInput) as refused:
-            run_stage(payloads, {"main": words, "second": seat})
-    assert refused.value.field == "judges.second.judge.mode"
-    assert sorted(Counter((v.judge, v.order, v.canary) for v in verdicts).items()) == [
-        (("loop", "reference_first", False), 6), (("loop", "reference_first", True), 2),
-        (("words", "either", False), 6), (("words", "either", True), 5),
-    ]  # fmt: skip
-    assert (metrics["main/canary/pairs"], metrics["second/canary/pairs"]) == (5, 2)
-    said = json.loads((tmp_path / "runs" / "0" / "summary.json").read_text())
-    assert (said["order"], said["judges"]["second"]["order"]) == ("both", "as_is")
-
-
-@pytest.mark.parametrize(("change", "field"), [({"order": "random"}, "order"), ({"canary": -1}, "canary")])
-def test_the_fields_of_a_seat(tmp_path: Path, run_stage, change: dict[str, Any], field: str) -> None:
-    payloads = write_methods(tmp_path, ["a"], ["b"])
-    with pytest.raises(BadInput) as refused:
-        run_stage(payloads, {"second": Seat(RewardJudge(reward=Length()), **change)})
-    assert refused.value.field == f"judges.second.{field}"
 
 
 def test_responses_that_are_the_same_are_no_agreement_and_the_report_counts_alike(tmp_path: Path, run_stage) -> None:
@@ -305,37 +245,6 @@ def test_prompts_that_do_not_match_are_named(tmp_path: Path, run_stage) -> None:
     }
     with pytest.raises(BadInput, match=r"the candidate has no response .* 'p0001', 'p0002'"):
         run_stage(swapped, {"main": RewardJudge(reward=Length())})
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "says"),
-    [
-        ({"base_url": "http://user:secret@host/v1"}, "judges.main.base_url", "do not belong here"),
-        ({"base_url": "host:80"}, "judges.main.base_url", "no http"),
-        ({"mode": "vibes"}, "judges.main.mode", "logprob, structured, text"),
-        ({"template": "missing"}, "judges.main.template", "hardened"),
-        ({"api_key_env": "NO_SUCH_KEY"}, "judges.main.api_key_env", "NO_SUCH_KEY"),
-        ({"pattern": "("}, "judges.main.pattern", "no regular expression"),
-        ({"extra": {"temperature": 1}}, "judges.main.extra", "field of its own"),
-        ({"prices": None, "runtime": quick(max_cost=1.0)}, "judges.main.runtime.max_cost", "no price is known"),
-        ({"prices": {"models": {MODEL: {"in": 1}}}}, f"judges.main.prices.models.{MODEL}", "dollars for a million"),
-        ({"runtime": quick(rpm=0)}, "judges.main.runtime.rpm", "positive"),
-        ({"max_tokens": 0}, "judges.main.max_tokens", "positive"),
-        ({"token_limit": "max"}, "judges.main.token_limit", "max_completion_tokens"),
-        ({"top_logprobs": 1}, "judges.main.top_logprobs", "2"),
-    ],
-)
-def test_a_field_that_cannot_be_used_is_one_line(
-    tmp_path: Path, run_stage, change: dict[str, Any], field: str, says: str
-) -> None:
-    payloads = write_methods(tmp_path, ["a"], ["b"])
-    judge = api_judge("http://127.0.0.1:9/v1", **change)
-    with pytest.raises(BadInput) as refused:
-        run_stage(payloads, {"main": judge})
-    assert refused.value.field == field
-    assert says in refused.value.problem
-    assert "\n" not in str(refused.value)
-    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from children import Nursery
 
 from stages.servers.budget import Budget, BudgetReached
 from stages.servers.ledger import Ledger
+from tests.stages.servers.children import Nursery
+from tests.stages.servers.sending import hold
 
 
 def test_what_one_process_holds_the_other_cannot_spend(tmp_path: Path) -> None:
@@ -24,8 +25,8 @@ def test_what_one_process_holds_the_other_cannot_spend(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_had_open_stays_at_its_worst_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    with Nursery() as nursery:
-        child = nursery.start("hold", folder=str(tmp_path), account="study", dollars=0.7)
+    with Nursery("tests.stages.servers.sending") as nursery:
+        child = nursery.start(hold, folder=str(tmp_path), account="study", dollars=0.7)
         ledger = Ledger(tmp_path, "study", 1.0)
         deadline = time.monotonic() + 30
         while ledger.fits(0.4):

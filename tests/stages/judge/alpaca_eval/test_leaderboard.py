@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from judging import api_judge, longer_wins, write_methods
-from loopback import Loopback
 
 from stages import records
 from stages.judge.alpaca_eval.leaderboard import main
 from stages.judge.reward_judge import RewardJudge
 from stages.records import Generation, Verdict
+from tests.stages.judge.judging import api_judge, longer_wins, write_methods
+from tests.stages.servers.loopback import Loopback
 
 
 def test_verdicts_become_annotations_and_outputs_come_back(tmp_path: Path, run_stage, capsys) -> None:

@@ -5,13 +5,14 @@ import sys
 from typing import Any
 
 import pytest
-from judging import PRICES, api_judge, quick
-from loopback import MODEL
 
-from stages.judge.asking.cost import Expected
+from stages.judge.asking.cost import Expected, expected_cost
 from stages.judge.asking.template import load_template
 from stages.judge.judge import Judge
 from stages.judge.reward_judge import RewardJudge
+from tests.stages.judge.judging import PRICES, api_judge
+from tests.stages.servers.loopback import MODEL
+from tests.stages.servers.sending import quick
 
 
 def planned(judges: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -84,3 +85,17 @@ def test_pricing_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_estimate_by_hand() -> None:
+    table = {"as_of": "2026-01", "models": {"known": {"input": 1.0, "output": 2.0, "batch": 0.5}}}
+    judge = {"model": "known", "prices": table, "max_tokens": 100, "runtime": {"batch": True}}
+    found = expected_cost(
+        judge, items=90, canary=10, order="both",
+        instruction_characters=400, output_characters=1050,
+    )  # fmt: skip
+    assert found.requests == 200  # (90 + 10) · 2
+    assert found.prompt_tokens == 200_000  # 200 · (400 + 2·1050 + 1500) / 4
+    assert found.completion_tokens == 20_000
+    assert found.dollars == pytest.approx(0.12)  # half of 0.2 · $1 + 0.02 · $2
+    assert expected_cost({"name": "reward"}, items=90).dollars == 0

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.judge.verdicts.order import seeded_order
 from stages.judge.verdicts.preference import (
     NoVerdict,
     preference_from_choice,
@@ -78,19 +77,6 @@ def test_a_bare_choice_is_a_preference_of_one_two_or_a_half(choice, candidate_fi
 def test_another_word_is_no_choice():
     with pytest.raises(NoVerdict):
         preference_from_choice("A", candidate_first=False)
-
-
-def test_the_seeded_order_depends_on_the_instruction_alone_and_is_even():
-    orders = [seeded_order(f"question {number}") for number in range(1000)]
-    assert orders == [seeded_order(f"question {number}") for number in range(1000)]
-    assert 450 < sum(orders) < 550  # sd = √250 = 16
-
-
-@needs_alpaca
-def test_the_seeded_order_is_the_published_one_for_all_805_instructions():
-    items = _table("items.csv")
-    assert len(items) == 805
-    assert [int(seeded_order(item["instruction"])) for item in items] == [int(item["switched"]) for item in items]
 
 
 @needs_alpaca

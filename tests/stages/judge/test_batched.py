@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import api_judge, longer_wins, quick, shown, write_methods
-from loopback import Fault, Loopback, completion
 
 from stages.errors import BadInput
 from stages.servers.ledger import Ledger
+from tests.stages.judge.judging import api_judge, longer_wins, shown, write_methods
+from tests.stages.servers.loopback import Fault, Loopback, completion
+from tests.stages.servers.sending import quick
 
 
 def batching(base_url: str, **traffic: Any) -> Any:
