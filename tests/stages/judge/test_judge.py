@@ -13,7 +13,7 @@ from stages.judge.reward_judge import RewardJudge
 from stages.records import Generation
 from sweeps.judged_points import judge_agreements
 from tests.stages.judge.judging import PRICES, Length, Warm, api_judge, generation, longer_wins, shown, write_methods
-from tests.stages.servers.loopback import MODEL, Fault, Loopback, completion
+from tests.stages.servers.loopback import MODEL, Loopback, completion
 from tests.stages.servers.sending import quick
 
 
@@ -97,52 +97,6 @@ def test_identical_empty_and_endless_responses(tmp_path: Path, run_stage) -> Non
     # Known: 0.5, 0.1, 0.5, 0.9, with the fifth lost or won.
     assert metrics["win_rate"] == pytest.approx(100 * 2.0 / 4)
     assert (metrics["win_rate_low"], metrics["win_rate_high"]) == pytest.approx((40, 60))
-
-
-@pytest.mark.parametrize(
-    ("answer", "outcome"),
-    [
-        (completion(None, refusal="I will not."), "refusal"),
-        (completion(None, finish="content_filter"), "filtered"),
-        (completion("m", logprobs={"The": -0.1, "A": -3.0}), "no_preference"),
-        (completion("m"), "missing_logprobs"),
-        (completion("m", logprobs={"m": -0.1}, model="another-model"), "wrong_model"),
-        ({**completion(), "choices": []}, "empty"),
-        (Fault("status", 400, body={"error": {"message": "too many tokens"}}), "bad_request"),
-    ],
-)
-def test_what_holds_no_verdict_is_asked_again_then_counted(
-    tmp_path: Path, run_stage, answer: Any, outcome: str
-) -> None:
-    def respond(body: dict[str, Any], n: int) -> Any:
-        return answer if "thorny" in shown(body) else longer_wins(body, n)
-
-    payloads = write_methods(tmp_path, ["fine", "thorny", "good"], ["x", "y", "z"])
-    with Loopback(respond) as server:
-        verdicts, metrics = run_stage(payloads, {"main": api_judge(server.base_url)})
-        failed = [v for v in verdicts if v.prompt_id == "p0001"]
-        assert [(v.outcome, v.preference) for v in failed] == [(outcome, None)] * 2
-        assert {v.asked for v in failed} == ({1} if outcome == "bad_request" else {3})
-        assert all(v.problem and "\n" not in v.problem for v in failed)
-        assert {v.outcome for v in verdicts if v.prompt_id != "p0001"} == {"verdict"}
-        assert metrics["failures"] == metrics[f"failures/{outcome}"] == 2
-        # 0.9 twice, and the third prompt lost or won.
-        assert metrics["win_rate_low"] == pytest.approx(60)
-        assert metrics["win_rate_high"] == pytest.approx(100 * 2.8 / 3)
-        run_stage(payloads, {"main": api_judge(server.base_url)})
-        assert server.bought_twice == 0
-
-
-def test_a_verdict_on_the_second_asking_counts(tmp_path: Path, run_stage) -> None:
-    def respond(body: dict[str, Any], n: int) -> Any:
-        return completion(None, refusal="no") if n == 0 and "b" in shown(body) else longer_wins(body, n)
-
-    payloads = write_methods(tmp_path, ["long a", "b"], ["x", "longer"])
-    with Loopback(respond) as server:
-        verdicts, _ = run_stage(payloads, {"main": api_judge(server.base_url)}, order="as_is")
-    assert [(v.asked, v.outcome) for v in verdicts] == [(1, "verdict"), (2, "verdict")]
-    assert verdicts[1].prompt_tokens == 200  # both askings are paid for
-    assert verdicts[1].cost == pytest.approx(2 * 1030e-6)
 
 
 def test_structured_verdicts_and_ties(tmp_path: Path, run_stage) -> None:

@@ -39,3 +39,17 @@ def test_the_fields_of_a_seat(tmp_path: Path, run_stage, change: dict[str, Any],
     with pytest.raises(BadInput) as refused:
         run_stage(payloads, {"second": Seat(RewardJudge(reward=Length()), **change)})
     assert refused.value.field == f"judges.second.{field}"
+
+
+def test_a_bare_judge_takes_the_order_and_the_null_models_of_the_stage() -> None:
+    judge = RewardJudge(reward=Length())
+    assert Seat.of(judge, "seeded", 3) == Seat(judge, "seeded", 3)
+    own = Seat(judge, "as_is", 1)
+    assert Seat.of(own, "seeded", 3) is own
+
+
+def test_a_seat_that_is_still_a_configuration_is_read_as_one() -> None:
+    fields = {"_target_": "stages.judge.seat.Seat", "judge": {"model": "m"}, "order": "as_is", "canary": 2}
+    assert Seat.of(fields, "both", 20) == Seat({"model": "m"}, "as_is", 2)
+    judge = {"_target_": "stages.judge.api_judge.ApiJudge", "model": "m"}
+    assert Seat.of(judge, "both", 20) == Seat(judge, "both", 20)

@@ -1,11 +1,15 @@
 """What a judge's raw answer says: a verdict, or a typed outcome."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.judge.asking.answers import read_answer
+from stages.errors import BadInput
+from stages.judge.asking.answers import checked_pattern, first_choice, read_answer, top_logprobs, written
 from stages.judge.asking.template import MODES
+from tests.stages.servers.loopback import MODEL, completion
 
 
 @given(st.text(), st.sampled_from(MODES))
@@ -49,3 +53,47 @@ def test_text_verdicts(text: str, outcome: str, preference: float | None) -> Non
 @pytest.mark.parametrize("mode", MODES)
 def test_malformed_responses_are_typed(response: dict, mode: str) -> None:
     assert read_answer(response, mode, candidate_first=True, model="m").preference is None
+
+
+def test_a_name_that_was_not_asked_gives_no_verdict() -> None:
+    answer = read_answer(completion("[[A]]", model="cheaper"), "text", candidate_first=True, model="dearer")
+    assert (answer.outcome, answer.problem) == ("wrong_model", "answered by 'cheaper' instead of 'dearer'")
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ('{"rationale": "r", "verdict": "A"}', "verdict"),
+        ('{"verdict": "A", "rationale": "r"}', "verdict"),
+        ('{"rationale": "r", "verdict": "tie"}', "verdict"),
+        ('{"rationale": "r", "verdict": "C"}', "unreadable"),
+        ('{"rationale": "r", "verdict": 1}', "unreadable"),
+        ('{"rationale": "r"}', "unreadable"),
+        ("A", "unreadable"),
+        ('Sorry, {"rationale": "r"', "refusal"),
+        ("", "empty"),
+    ],
+)
+def test_structured_verdicts(text: str, outcome: str) -> None:
+    assert read_answer(completion(text), "structured", candidate_first=True, model=MODEL).outcome == outcome
+
+
+def test_log_probabilities_speak_of_the_candidate_wherever_it_stood() -> None:
+    answer = completion("m", logprobs={"m": math.log(0.8), "M": math.log(0.2)})
+    found = [read_answer(answer, "logprob", candidate_first=first, model=MODEL) for first in (True, False)]
+    assert [a.preference for a in found] == pytest.approx([1.8, 1.2])
+
+
+def test_the_parts_of_an_answer_that_are_not_there_are_empty() -> None:
+    assert first_choice({}) == (None, {})
+    assert first_choice({"choices": [{"message": "text"}]}) == ({"message": "text"}, {})
+    assert written({"content": None}) == ""
+    assert top_logprobs({"logprobs": {"content": []}}) == []
+    assert top_logprobs(completion("m", logprobs={"m": -0.5})["choices"][0]) == [("m", -0.5)]
+
+
+@pytest.mark.parametrize(("pattern", "says"), [("(", "is no regular expression"), ("A|B", "needs exactly one group")])
+def test_a_pattern_that_cannot_find_a_verdict_is_refused(pattern: str, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        checked_pattern(pattern)
+    assert checked_pattern(r"verdict: (A|B)") == r"verdict: (A|B)"

@@ -99,3 +99,10 @@ def test_an_estimate_by_hand() -> None:
     assert found.completion_tokens == 20_000
     assert found.dollars == pytest.approx(0.12)  # half of 0.2 · $1 + 0.02 · $2
     assert expected_cost({"name": "reward"}, items=90).dollars == 0
+
+
+def test_without_a_known_price_there_are_no_dollars() -> None:
+    table = {"as_of": "2026-01", "models": {"known": {"input": 1.0, "output": 2.0, "batch": 0.5}}}
+    unknown = expected_cost({"model": "known-2", "prices": table, "max_tokens": 1}, items=10)
+    assert (unknown.requests, unknown.dollars) == (20, None)
+    assert "no price is known for known-2" in unknown.note

@@ -40,3 +40,32 @@ def test_a_field_that_cannot_be_used_is_one_line(
     assert says in refused.value.problem
     assert "\n" not in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_the_request_holds_every_sampling_parameter_and_no_other() -> None:
+    messages = [{"role": "user", "content": "?"}]
+    body = api_judge("http://127.0.0.1:9/v1").body(messages, 0)
+    assert body == {
+        "model": MODEL, "messages": messages, "max_completion_tokens": 1, "n": 1, "temperature": 0.0, "top_p": 1.0,
+        "logprobs": True, "top_logprobs": 5,
+    }  # fmt: skip
+    bare = api_judge("http://127.0.0.1:9/v1", mode="text", temperature=None, top_p=None, token_limit="max_tokens")
+    assert bare.body(messages, 3) == {"model": MODEL, "messages": messages, "max_tokens": 1, "n": 1}
+
+
+def test_the_seed_moves_with_every_asking() -> None:
+    judge = api_judge("http://127.0.0.1:9/v1", seed=7, extra={"reasoning_effort": "low"})
+    assert [judge.body([], sample)["seed"] for sample in (0, 2)] == [7, 9]
+    assert judge.body([], 0)["reasoning_effort"] == "low"
+
+
+def test_structured_verdicts_are_asked_for_by_a_schema_with_the_reasons_first() -> None:
+    body = api_judge("http://127.0.0.1:9/v1", mode="structured", max_tokens=99).body([], 0)
+    schema = body["response_format"]["json_schema"]
+    assert schema["strict"] is True
+    assert list(schema["schema"]["properties"]) == ["rationale", "verdict"]
+
+
+def test_a_server_may_answer_under_another_name() -> None:
+    assert api_judge("http://h/v1").answers_as == MODEL
+    assert api_judge("http://h/v1", returned_model="judge@main").answers_as == "judge@main"

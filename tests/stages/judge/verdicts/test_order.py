@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.judge.verdicts.order import seeded_order
+from stages.judge.verdicts.order import CANDIDATE_FIRST, REFERENCE_FIRST, orders, seeded_order
 
 ALPACA = os.environ.get("TILT_ALPACA_DATA", "")
 needs_alpaca = pytest.mark.skipif(not ALPACA, reason="TILT_ALPACA_DATA is not set: AlpacaEval's verdicts are not here")
@@ -24,3 +24,16 @@ def test_the_seeded_order_is_the_published_one_for_all_805_instructions():
         items = list(csv.DictReader(stream))
     assert len(items) == 805
     assert [int(seeded_order(item["instruction"])) for item in items] == [int(item["switched"]) for item in items]
+
+
+def test_a_pair_is_shown_in_both_orders_or_in_one() -> None:
+    assert orders("both", "x") == [REFERENCE_FIRST, CANDIDATE_FIRST]
+    assert orders("as_is", "x") == [REFERENCE_FIRST]
+
+
+def test_the_seeded_order_of_a_pair_is_that_of_its_instruction() -> None:
+    asked = [f"instruction {i}" for i in range(40)]
+    shown = [orders("seeded", text) for text in asked]
+    assert all(len(order) == 1 for order in shown)
+    assert [order == [CANDIDATE_FIRST] for order in shown] == [seeded_order(text) for text in asked]
+    assert {order[0] for order in shown} == {CANDIDATE_FIRST, REFERENCE_FIRST}
