@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from stages.statistics.interval import Interval
 from stages.statistics.means import (
     by_prompt,
     mean_interval,
@@ -108,15 +107,6 @@ def test_the_seed_decides_and_enough_draws_are_asked_for() -> None:
     assert mean_interval(values, draws=1000, seed=5) != mean_interval(values, draws=1000, seed=6)
     with pytest.raises(ValueError, match="1,000 at least"):
         mean_interval(values, draws=999, seed=0)
-
-
-def test_detectable_difference_by_simulation() -> None:
-    # With a true difference of that size, 80 % of studies find it: the interval excludes zero.
-    generator = np.random.default_rng(11)
-    size = Interval(0.0, 0.0, 0.0, 1 / np.sqrt(50), 50).detectable  # (1.960 + 0.842)·0.141 = 0.396
-    assert size == pytest.approx(0.396, abs=0.001)
-    found = [mean_interval(generator.normal(size, 1, 50), draws=1000, seed=seed).low > 0 for seed in range(300)]
-    assert 0.72 <= np.mean(found) <= 0.88
 
 
 def test_standard_error_of_a_mean() -> None:
