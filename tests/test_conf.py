@@ -115,7 +115,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
     config = judging("judge=openai").config
     assert (config["order"], config["canary"]) == ("both", 20)
     assert config["judges"]["second"] is None
-    assert config["judges"]["main"]["_target_"] == "stages.judge.asking.api_judge.ApiJudge"
+    assert config["judges"]["main"]["_target_"] == "stages.judge.api_judge.ApiJudge"
     assert set(config) == {
         "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
         "runtime",
