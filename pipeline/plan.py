@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.estimate import Estimate, estimate
+from pipeline.expense import Expense, expense
 from pipeline.graph import Graph, Node, Pinned, show
 from pipeline.keys import digest
 from pipeline.store import Manifest, Store
@@ -28,7 +28,7 @@ class Planned:
     manifest: Manifest | None = None
     seconds: float | None = None
     """Median wall time of past executions of this stage class; None where there were none."""
-    cost: Estimate | None = None
+    cost: Expense | None = None
     """What a stage that pays for answers is going to pay, where it can tell."""
     shards: tuple[int, int] | None = None
     """(published, all) of a stage that is computed in parts and not yet whole."""
@@ -47,7 +47,7 @@ class Plan:
         """Estimated work left in seconds on the past machine, over those stages that ran before."""
         return sum(planned.seconds or 0.0 for planned in self.to_run)
 
-    def costs(self) -> list[Estimate]:
+    def costs(self) -> list[Expense]:
         """Of all stages that are to run and pay for something."""
         return [planned.cost for planned in self.to_run if planned.cost]
 
@@ -90,7 +90,7 @@ def plan(graph: Graph, store: Store) -> Plan:
             continue
         state, reason = _wanting(node, [other for other in past if other.stage == node.name], store)
         parts = (sum(found[part] is not None for part in node.parts), len(node.parts)) if node.parts else None
-        result.stages.append(Planned(node, state, reason, None, seconds, estimate(node, store), parts))
+        result.stages.append(Planned(node, state, reason, None, seconds, expense(node, store), parts))
     return result
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.config import nearest
+from pipeline.config import Schemas, nearest
 from pipeline.errors import PointFailed, UsageError, no_space
 from pipeline.execute import Execution, Outcome
 from pipeline.executors import Executor, InProcess, Local
@@ -47,18 +47,20 @@ class Request:
     """Values of flags that take one: `--keep-runs`."""
     returned: list[Any] = field(default_factory=list)
     """What each point is worth, for adaptive sweepers; a PointFailed where its stages did not all succeed."""
+    whole: Schemas = field(default_factory=dict)
+    """Schemas of what stands in the configuration itself and in no group."""
 
     def graph(self) -> Graph:
         """Raises UsageError for whatever cannot be planned."""
         for point in self.points:
-            point.check()
+            point.check(self.whole)
         graph = Graph(self.points, pinned(self.store))
         split(graph, self.store)
         return graph
 
     @cached_property
     def store(self) -> Store:
-        self.points[0].check()
+        self.points[0].check(self.whole)
         return Store(Path(self.config.store).expanduser())
 
     @cached_property

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from pipeline.points import reads
+from pipeline.interpolation import depends_on
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from pipeline.points import reads
     ],
 )
 def test_what_an_interpolation_may_read(text: str, keys: set[str]) -> None:
-    assert reads(OmegaConf.create({"x": {"y": text}}), "x.y") - {"x.y"} == keys
+    assert depends_on(OmegaConf.create({"x": {"y": text}}), "x.y") - {"x.y"} == keys

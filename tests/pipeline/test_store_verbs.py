@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import upkeep
-from pipeline.cli import CommandLine
 from pipeline.errors import UsageError
+from tilt.command_line import CommandLine
 
 
 def payload(toy, word: str) -> Path:

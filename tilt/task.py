@@ -10,11 +10,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from pipeline.command_line import CommandLine
-from pipeline.config import register_resolvers
+from pipeline.config import Schemas, register_resolvers
 from pipeline.errors import PointFailed, UsageError
 from pipeline.points import Point
 from pipeline.verbs import RUN_VERBS, Request, Verb
+from tilt.command_line import CommandLine
 
 KNOWN_BEFOREHAND = ("BlockSweeper", "BasicSweeper")
 """Sweepers whose points do not depend on what earlier ones were worth."""
@@ -28,8 +28,8 @@ class Task:
     of its own call it in other processes.
     """
 
-    def __init__(self, verb: Verb, line: CommandLine) -> None:
-        self.verb, self.line = verb, line
+    def __init__(self, verb: Verb, line: CommandLine, whole: Schemas) -> None:
+        self.verb, self.line, self.whole = verb, line, whole
         self.codes: list[int] = []
         self.refused: list[UsageError] = []
         self._points: list[Point] = []
@@ -76,6 +76,8 @@ class Task:
         return max(self.codes, default=0)
 
     def _run(self, points: Sequence[Point], folder: Path) -> list[Any]:
-        request = Request(list(points), folder, Console(), self.line.words, self.line.own, self.line.values)
+        request = Request(
+            list(points), folder, Console(), self.line.words, self.line.own, self.line.values, whole=self.whole
+        )
         self.codes.append(self.verb(request))
         return request.returned or [None] * len(points)
