@@ -37,8 +37,10 @@ def resolved(config: DictConfig, path: str) -> Any:
         node = OmegaConf.select(config, path, throw_on_missing=True)
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
-            raise UsageError(f"{missing.group(1)}: has no value yet; give one with {missing.group(1)}=…") from error
+        if missing := re.search(r"(resolving interpolation)?.*Missing mandatory value: (\S+)", str(error)):
+            through, name = missing.groups()  # the whole key where an interpolation led there, else its last part
+            key = config_key(config, name if through else error.full_key or name)
+            raise UsageError(f"{key}: has no value yet; give one with {key}=…") from error
         raise UsageError(f"{config_key(config, error.full_key or path)}: {_first_line(error)}") from error
 
 

@@ -226,7 +226,7 @@ def test_a_value_is_trained_only_where_the_method_asks_for_one() -> None:
     [
         ("stages.decode.guide.k", "method.k"),
         ("stages.decode.search.n", "method.n"),
-        ("stages.engine.sampling.temperature", "sampling.temperature"),
+        ("stages.decode.sampling.temperature", "sampling.temperature"),
         ("stages.data.prompts.table", "task.file"),
         ("stages.model.path", "model.path"),
         ("stages.value.layer", "value.layer"),
