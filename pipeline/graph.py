@@ -1,8 +1,8 @@
 """From composed configurations to one graph of unique stages.
 
-A stage's fields may hold references (`${stage:rollouts}`); the graph is what the goals of all points reach, each key
-once. After the points comes the stage that `compare` names: its `points` entry is resolved in every point and
-becomes the list of all of them; what else it refers to is the first point's.
+A stage's fields may refer to other stages (`${stage:rollouts}`). The graph holds what the goals of all points reach,
+each key once. Last comes the stage that `compare` describes. Its `points` entry is resolved in every point, and the
+stage is given the list of the results; what else it refers to is taken from the first point.
 """
 
 import json
@@ -24,12 +24,12 @@ from pipeline.secrets import secret_in, secrets
 
 COMPARE = "compare"
 CODE = ("track", "pin", "ignore")
-"""What the code of a stage does to its key: `track` counts; `pin` stays what it was in the newest result of the same
-configuration and inputs; `ignore` never counts."""
+"""How a stage's code enters its key. `track`: as the source is now. `pin`: as it was for the newest result of the same
+configuration and inputs. `ignore`: not at all."""
 
 Code = Mapping[str, Mapping[str, str]]
 Pinned = Callable[[dict[str, Any]], str | None]
-"""The code part of the newest published result that has all other parts of a key's pre-image in common."""
+"""Given what a key is made of: the code part of the newest result that is equal in all other parts, else None."""
 
 
 @dataclass
@@ -40,18 +40,18 @@ class Node:
     name: str
     target: str
     config: dict[str, Any]
-    """Resolved fields; a reference reads `stage://<key>`, a local file `file://<path>`."""
+    """Resolved fields; a reference is written `stage://<key>`, a local file `file://<path>`."""
     inputs: dict[str, str]
-    """Upstream keys by the name they go by."""
+    """{name: key} of the stages upstream."""
     preimage: dict[str, Any]
     code: Code
     files: Files
-    """Local files that count, as they were when its key was made."""
+    """The local files among its fields, as they were when its key was made."""
     points: list[Point]
-    """Where it stands in the sweep."""
+    """The points that have it in common."""
     resources: Resources = field(default_factory=Resources)
     tracked: bool = True
-    """Whether its code counts as it stands in the source now."""
+    """Whether its key was made of the source as it is now."""
     parts: list[str] = field(default_factory=list)
     """Keys of the shards that it is merged from, in order."""
     shard: tuple[int, int] | None = None
@@ -166,7 +166,8 @@ class Graph:
     def _compare(self) -> str:
         first = self.points[0]
         config = first.resolve(COMPARE)
-        entries: dict[str, tuple[dict[str, Any], dict[str, Any], Point]] = {}  # followed, as said, whose
+        entries: dict[str, tuple[dict[str, Any], dict[str, Any], Point]] = {}
+        """By its text: an entry with keys for references, the entry as the point says it, the point."""
         inputs: dict[str, str] = {}
         for point in self.points:
 
@@ -180,7 +181,7 @@ class Graph:
             entry = _follow(said, link)
             entries.setdefault(json.dumps(entry, sort_keys=True, default=str), (entry, said, point))
 
-        def own(upstream: str) -> str | None:  # what the comparison refers to outside its points: the first point's
+        def own(upstream: str) -> str | None:  # references of the comparison outside of its points
             key = self._expand(first, upstream, (COMPARE,))
             if key:
                 inputs[upstream] = key
@@ -254,7 +255,7 @@ def _goals(point: Point) -> list[str]:
 
 
 def _laid_over(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a stage with what was said of them elsewhere; mappings are merged."""
+    """A stage's fields with those of `said` laid over them; mappings are merged."""
 
     def one(below: Any, above: Any) -> Any:
         return _laid_over(below, above) if isinstance(below, dict) and isinstance(above, dict) else above

@@ -1,4 +1,4 @@
-"""The function that Hydra calls: with one point (`__call__`), or by the graph launcher with all of a batch (`many`)."""
+"""The function that Hydra calls with a point (`__call__`), and the graph launcher with all points at once (`many`)."""
 
 import os
 from collections.abc import Sequence
@@ -17,15 +17,14 @@ from pipeline.verbs import RUN_VERBS, Request, Verb
 from tilt.command_line import CommandLine
 
 KNOWN_BEFOREHAND = ("BlockSweeper", "BasicSweeper")
-"""Sweepers whose points do not depend on what earlier ones were worth."""
+"""Sweepers that know all their points before the first one runs."""
 
 
 class Task:
-    """One verb over whatever points Hydra's sweeper and launcher come up with.
+    """One verb, to be called with the points that Hydra's sweeper makes.
 
-    Batches of an adaptive sweeper add up: each is planned with all points before it, so that the comparison holds
-    every point and what earlier batches computed is reused. It can be pickled: launchers that run each point as a job
-    of its own call it in other processes.
+    A sweeper that learns calls several times. Each call is planned with all points before it, so that the comparison
+    holds every point and earlier results are reused. A task can be pickled: some launchers call it in other processes.
     """
 
     def __init__(self, verb: Verb, line: CommandLine, whole: Schemas) -> None:
@@ -36,7 +35,7 @@ class Task:
         self._process = os.getpid()
 
     def __call__(self, config: DictConfig) -> Any:
-        """What the point is worth (`objective`). Elsewhere than in the first process a failure is raised."""
+        """What the point is worth (`objective`). Called in another process than `tilt`'s own, it raises a failure."""
         register_resolvers()
         try:
             if config.get("sweep") is not None and HydraConfig.get().mode == RunMode.RUN:

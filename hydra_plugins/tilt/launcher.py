@@ -1,4 +1,4 @@
-"""`hydra/launcher=graph`: hands all points of a sweep over at once, so that shared stages run once.
+"""`hydra/launcher=graph`: runs all points of a sweep as one graph, so that stages that they share run once.
 
 tilt run -m method=vas method.beta=1,2,4
 """
