@@ -23,16 +23,17 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.schema import register_schemas
+from conf.whole import WHOLE
 from hydra_plugins.tilt.launcher import GraphLauncher, register_launcher
 from hydra_plugins.tilt.sweeper import BlockSweeper, register_sweeper
-from pipeline.command_line import CommandLine, one_line
 from pipeline.config import nearest, register_resolvers
 from pipeline.errors import PointFailed, UsageError
 from pipeline.plan_verbs import PLAN_VERBS
 from pipeline.status import STATUS_VERBS
 from pipeline.store_verbs import STORE_VERBS
-from pipeline.task import Task
 from pipeline.verbs import RUN_VERBS
+from tilt.command_line import CommandLine, one_line
+from tilt.task import Task
 
 INTERRUPTED = 130
 VERBS = RUN_VERBS | PLAN_VERBS | STATUS_VERBS | STORE_VERBS
@@ -84,7 +85,7 @@ def _hydra(verb: str, arguments: list[str]) -> int:
     register_sweeper()
     for plugin in (GraphLauncher, BlockSweeper):  # Hydra's scan misses them in an editable install
         Plugins.instance().register(plugin)
-    task = Task(VERBS[verb], line)
+    task = Task(VERBS[verb], line, WHOLE)
     sys.argv = ["tilt", *line.hydra]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us whole; how they are shown is decided in `main`
     hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")(task)()
@@ -99,7 +100,3 @@ def _complete(arguments: list[str]) -> int:
         return 0
     os.environ["COMP_LINE"] = " ".join([*typed[:1], *typed[2:]])
     return _hydra("plan", arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The function that Hydra calls: with one point (`__call__`), or by the graph launcher with all of a batch (`many`)."""
+"""The function that Hydra calls with a point (`__call__`), and the graph launcher with all points at once (`many`)."""
 
 import os
 from collections.abc import Sequence
@@ -10,33 +10,32 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from pipeline.command_line import CommandLine
-from pipeline.config import register_resolvers
+from pipeline.config import Schemas, register_resolvers
 from pipeline.errors import PointFailed, UsageError
 from pipeline.points import Point
 from pipeline.verbs import RUN_VERBS, Request, Verb
+from tilt.command_line import CommandLine
 
 KNOWN_BEFOREHAND = ("BlockSweeper", "BasicSweeper")
-"""Sweepers whose points do not depend on what earlier ones were worth."""
+"""Sweepers that know all their points before the first one runs."""
 
 
 class Task:
-    """One verb over whatever points Hydra's sweeper and launcher come up with.
+    """One verb, to be called with the points that Hydra's sweeper makes.
 
-    Batches of an adaptive sweeper add up: each is planned with all points before it, so that the comparison holds
-    every point and what earlier batches computed is reused. It can be pickled: launchers that run each point as a job
-    of its own call it in other processes.
+    A sweeper that learns calls several times. Each call is planned with all points before it, so that the comparison
+    holds every point and earlier results are reused. A task can be pickled: some launchers call it in other processes.
     """
 
-    def __init__(self, verb: Verb, line: CommandLine) -> None:
-        self.verb, self.line = verb, line
+    def __init__(self, verb: Verb, line: CommandLine, whole: Schemas) -> None:
+        self.verb, self.line, self.whole = verb, line, whole
         self.codes: list[int] = []
         self.refused: list[UsageError] = []
         self._points: list[Point] = []
         self._process = os.getpid()
 
     def __call__(self, config: DictConfig) -> Any:
-        """What the point is worth (`objective`). Elsewhere than in the first process a failure is raised."""
+        """What the point is worth (`objective`). Called in another process than `tilt`'s own, it raises a failure."""
         register_resolvers()
         try:
             if config.get("sweep") is not None and HydraConfig.get().mode == RunMode.RUN:
@@ -76,6 +75,8 @@ class Task:
         return max(self.codes, default=0)
 
     def _run(self, points: Sequence[Point], folder: Path) -> list[Any]:
-        request = Request(list(points), folder, Console(), self.line.words, self.line.own, self.line.values)
+        request = Request(
+            list(points), folder, Console(), self.line.words, self.line.own, self.line.values, whole=self.whole
+        )
         self.codes.append(self.verb(request))
         return request.returned or [None] * len(points)

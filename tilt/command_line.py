@@ -1,4 +1,4 @@
-"""What stands behind the verb on the command line, sorted; and Hydra's complaints about it, on one line."""
+"""Sorts what follows the verb on the command line, and puts Hydra's errors about it on one line."""
 
 import re
 from collections.abc import Sequence
