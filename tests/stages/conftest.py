@@ -17,7 +17,7 @@ from stages.engine.language_model import load_model
 from stages.engine.policy import CausalLM, Policy
 from stages.engine.sampling import Sampling
 from stages.engine.steering import Terms
-from stages.learn.adapt import adapted
+from stages.learn.lora import adapted
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
 

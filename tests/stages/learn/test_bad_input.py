@@ -49,13 +49,13 @@ def build(tmp_path: Path, tiny_model: Path, tiny_encoder: Path, references: Path
     """A stage of a kind, for two steps: `build(kind, **fields)`."""
     records.write(tmp_path / "prompts.parquet", Prompt, [Prompt(id=f"p{i}", part="train", text="a") for i in range(4)])
     records.write(tmp_path / "labels.parquet", Labelled, [rollout(i, float(i)) for i in range(12)])
-    learnt: dict[str, Any] = {"labels": tmp_path, "prompts": tmp_path, "policy": tiny_model, "heldout": 0.0}
+    learnt: dict[str, Any] = {"labels": tmp_path, "prompts": tmp_path, "base": tiny_model, "heldout": 0.0}
     lora = {"lora_rank": 4, "dtype": "float32"}
     drawn = {"reward": Length(), "sampling": Sampling(max_new_tokens=4), "batch_size": 8}
     kinds = {
         "sft": (FineTune, {"model": tiny_model, "prompts": references} | lora),
         "dpo": (Dpo, learnt | lora),
-        "ppo": (Ppo, {"prompts": tmp_path, "policy": tiny_model} | drawn | lora),
+        "ppo": (Ppo, {"prompts": tmp_path, "base": tiny_model} | drawn | lora),
         "value": (TrainValue, learnt | {"layer": 2, "dtype": "float32", "width": 8}),
         "classifier": (Classifier, {"examples": examples, "encoder": tiny_encoder}),
     }

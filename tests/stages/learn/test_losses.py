@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stages.learn.policies.advantages import gae, whiten
-from stages.learn.policies.dpo_loss import Preference, dpo_loss, implicit_rewards
+from stages.learn.policies.dpo_loss import ResponseLogprobs, dpo_loss, implicit_rewards
 from stages.learn.policies.ppo_loss import KLCoefficient, kl_estimate, penalised_rewards, policy_loss, value_loss
 from stages.learn.values.prefix_losses import bellman_targets, fudge_loss, soft_loss, soft_value
 
@@ -105,8 +105,8 @@ def test_adaptive_coefficient_moves_towards_its_target_and_a_fixed_one_stays():
 # DPO
 
 
-def pair(policy: float, reference: float, length: int) -> Preference:
-    return Preference(torch.tensor([policy]), torch.tensor([reference]), torch.tensor([length]))
+def pair(policy: float, reference: float, length: int) -> ResponseLogprobs:
+    return ResponseLogprobs(torch.tensor([policy]), torch.tensor([reference]), torch.tensor([length]))
 
 
 def test_dpo_at_the_reference_is_log_2_whatever_beta():

@@ -26,10 +26,10 @@ def labels(toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     return toy(tmp_path_factory.mktemp("pairs"))
 
 
-def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
+def train(labels: Path, base: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "dtype": "float32", "lora_rank": 4} | fields
-    Dpo(labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **settings).run(out)
+    Dpo(labels=labels, prompts=labels, base=base, runtime=runtime or Runtime(rows=9), **settings).run(out)
     return out
 
 

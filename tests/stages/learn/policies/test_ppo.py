@@ -55,7 +55,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stage(prompts: Path, policy: Path, reward, runtime: Runtime | None = None, **fields) -> Ppo:
+def stage(prompts: Path, base: Path, reward, runtime: Runtime | None = None, **fields) -> Ppo:
     settings = {
         "iterations": 3,
         "batch_size": 16,
@@ -66,7 +66,7 @@ def stage(prompts: Path, policy: Path, reward, runtime: Runtime | None = None, *
         "value_width": 16,
         "sampling": Sampling(temperature=0.2, max_new_tokens=4),
     }
-    return Ppo(prompts=prompts, policy=policy, reward=reward, runtime=runtime or Runtime(rows=9), **settings | fields)
+    return Ppo(prompts=prompts, base=base, reward=reward, runtime=runtime or Runtime(rows=9), **settings | fields)
 
 
 def run(out: Path, *arguments, **fields) -> dict[str, torch.Tensor]:
@@ -103,8 +103,8 @@ def test_old_log_probabilities_are_those_of_the_draw_and_the_first_ones_are_the_
         drawn.append(plain_run(self, *arguments))
         return drawn[-1]
 
-    def watched(self, judged):
-        seen.append((drawn[-1], plain(self, judged)))
+    def watched(self, rewarded):
+        seen.append((drawn[-1], plain(self, rewarded)))
         return seen[-1][1]
 
     monkeypatch.setattr(ppo_learner.Engine, "run", watched_run)

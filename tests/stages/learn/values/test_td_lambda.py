@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.learn.values.targets import td_lambda
+from stages.learn.values.td_lambda import td_lambda
 
 
 def targets(values: list[float], reward: float, lam: float) -> list[float]:
