@@ -5,13 +5,13 @@
     soft        the value of the KL-optimal policy, which is not VAS (arXiv 2502.20548)
     bellman     Controlled Decoding's expectation over the next token (arXiv 2310.17022)
 
-A target of your own is a class with `losses` and `check` that `targets` gives a name; `conf/schema.py` lists the names
-that `value.target` may take.
+A target of your own is a class beside these, with a name in `TARGETS`; `conf/schema.py` lists the names that
+`value.target` may take.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -36,11 +36,28 @@ class Batch(NamedTuple):
     next_values: Callable[[], Tensor]
     """() → (B, T+1, V) values of all tokens that may follow s₀ … s_T; of a head over the vocabulary alone."""
     final_states: Callable[[], Tensor]
-    """() → (B, T+1, D) π₀'s final hidden states of s₀ … s_T; kept where the target is `bellman`."""
+    """() → (B, T+1, D) π₀'s final hidden states of s₀ … s_T; for a target that says it reads them."""
+
+
+class Settings(NamedTuple):
+    """Settings of the stage `value` that a target may use."""
+
+    td_lambda: float
+    eta: float
+    distribution: Callable[[], Distribution]
+    """Loads π₀."""
 
 
 class Target(Protocol):
     """What a value is trained on."""
+
+    final_states: ClassVar[bool]
+    """Whether it asks for `Batch.final_states`: then the trunk has to be π₀ itself, frozen."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Target":
+        """The target with what it needs of the stage's settings."""
+        ...
 
     def check(self, over_vocabulary: bool) -> None:
         """Raises BadInput where a head cannot learn it; `over_vocabulary`: it gives values of all next tokens."""
@@ -52,7 +69,9 @@ class Target(Protocol):
 
 
 class EveryHead:
-    """A target that heads of every kind can learn."""
+    """A target that heads of every kind can learn, on any trunk."""
+
+    final_states: ClassVar[bool] = False
 
     def check(self, over_vocabulary: bool) -> None:
         pass
@@ -64,6 +83,10 @@ class TdLambda(EveryHead):
 
     lam: float
 
+    @classmethod
+    def of(cls, settings: Settings) -> "TdLambda":
+        return cls(settings.td_lambda)
+
     def losses(self, batch: Batch) -> Tensor:
         returns = td_lambda(batch.values, batch.rewards, batch.last, self.lam)
         return 0.5 * (batch.values - returns).square()
@@ -72,6 +95,10 @@ class TdLambda(EveryHead):
 @dataclass(frozen=True)
 class Fudge(EveryHead):
     """`fudge_loss`; the attribute is a reward above the mean, which z-scoring puts at 0."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Fudge":
+        return cls()
 
     def losses(self, batch: Batch) -> Tensor:
         return fudge_loss(batch.values, (batch.rewards > 0).float()[:, None].expand_as(batch.values))
@@ -83,6 +110,10 @@ class Soft(EveryHead):
 
     eta: float
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Soft":
+        return cls(settings.eta)
+
     def losses(self, batch: Batch) -> Tensor:
         return soft_loss(batch.values, batch.rewards[:, None].expand_as(batch.values), self.eta)
 
@@ -92,6 +123,11 @@ class Bellman:
     """½·(V − target)² of s₁ … s_T, the targets of `bellman_targets`."""
 
     distribution: Distribution
+    final_states: ClassVar[bool] = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Bellman":
+        return cls(settings.distribution())
 
     def check(self, over_vocabulary: bool) -> None:
         if not over_vocabulary:
@@ -109,20 +145,11 @@ class Bellman:
         return 0.5 * (batch.values - wanted[:, 1:, None]).square()
 
 
-TARGETS = ("td_lambda", "fudge", "soft", "bellman")
+TARGETS: dict[str, type[Target]] = {"td_lambda": TdLambda, "fudge": Fudge, "soft": Soft, "bellman": Bellman}
 
 
-def target_named(name: str, *, lam: float, eta: float, distribution: Callable[[], Distribution]) -> Target:
-    """The target of a name of `TARGETS`; each takes of the settings what it needs. Raises BadInput for another name.
-
-    λ is for `td_lambda`, η for `soft`; π₀ is loaded (`distribution()`) for `bellman` alone.
-    """
-    made: dict[str, Callable[[], Target]] = {
-        "td_lambda": lambda: TdLambda(lam),
-        "fudge": Fudge,
-        "soft": lambda: Soft(eta),
-        "bellman": lambda: Bellman(distribution()),
-    }
-    if name not in made:
+def target_named(name: str) -> type[Target]:
+    """The class of a target. Raises BadInput for a name that none has."""
+    if name not in TARGETS:
         raise BadInput("target", f"{name!r} is no target; choose one of {', '.join(TARGETS)}")
-    return made[name]()
+    return TARGETS[name]

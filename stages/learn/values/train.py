@@ -31,7 +31,7 @@ from stages.learn.values.head_training import HeadTraining
 from stages.learn.values.quality import heldout_quality, values_of
 from stages.learn.values.scalar_head import fingerprint
 from stages.learn.values.states import AdaptedStates, Features, KeptStates, Standard, States, read_features
-from stages.learn.values.targets import TARGETS, Distribution, target_named
+from stages.learn.values.targets import Distribution, Settings, target_named
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
 from stages.training_cost import rollouts_cost, write_cost
@@ -117,7 +117,7 @@ class TrainValue:
                 batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
                 batches = [[train[i] for i in batch] for batch in batches]
                 states = self._states(trunk, starts, sequences, features, standard)
-                target = target_named(self.target, lam=self.td_lambda, eta=self.eta, distribution=self._distribution)
+                target = target_named(self.target).of(Settings(self.td_lambda, self.eta, self._distribution))
                 rates = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
                 training = HeadTraining(head, states, features, scores, target, **rates)
                 trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
@@ -158,8 +158,7 @@ class TrainValue:
     def _check(self) -> None:
         if not 0 <= self.td_lambda <= 1:
             raise BadInput("td_lambda", f"{self.td_lambda} is not between 0 and 1")
-        if self.target not in TARGETS:
-            raise BadInput("target", f"{self.target!r} is no target; choose one of {', '.join(TARGETS)}")
+        target = target_named(self.target)
         for name in ("eta", "temperature"):
             if not getattr(self, name) > 0:
                 raise BadInput(name, f"{getattr(self, name)} is not positive")
@@ -167,8 +166,8 @@ class TrainValue:
             raise BadInput("rewards", f"a head over the vocabulary learns one reward, not {len(self.rewards)}")
         if self.lora_rank < 0:
             raise BadInput("lora_rank", f"{self.lora_rank} is negative; 0 freezes the trunk")
-        if self.target == "bellman" and (self.lora_rank or self.model is not None):
-            raise BadInput("target", "the Bellman target needs π₀'s own frozen trunk; leave out model and lora_rank")
+        if target.final_states and (self.lora_rank or self.model is not None):
+            raise BadInput("target", f"{self.target} needs π₀'s own frozen trunk; leave out model and lora_rank")
         machines_of(self.runtime, self.trainer)
 
     def _trunk(self) -> Trunk:
@@ -178,7 +177,7 @@ class TrainValue:
             theirs, ours = (load_tokenizer(Path(p), n) for p, n in ((self.model, "model"), (self.base, "base")))
             if theirs.get_vocab() != ours.get_vocab():
                 raise BadInput("model", f"{where} has another vocabulary than {self.base}, whose tokens it would read")
-        keep = self.target == "bellman"
+        keep = target_named(self.target).final_states
         return Trunk(where, layer=self.layer, dtype=self.dtype, device=self.runtime.device, field=name, whole=keep)
 
     def _sequences(
