@@ -34,7 +34,7 @@ class Small:
 
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "store")
-        self.view = Silent()
+        self.view: Any = Silent()
 
     def config(self, **changes: Any) -> DictConfig:
         stages = {
