@@ -1,4 +1,4 @@
-"""Recorded answers of paid requests: what is in here is never bought again.
+"""The record of paid requests and their answers. An answer that is in it is never bought again.
 
 A folder of append-only files, one a writing process (so hosts and processes never share one), one JSON object a line:
 
