@@ -19,7 +19,7 @@ COLUMNS = [
 ]
 """Columns of every comparison. `samples` counts all responses. `flops` and `tokens` are those of one response,
 `seconds` and `tokens_per_second` those of all together. `train_…` is what training the method's own models took, 0
-where it has none; `rollout_…` what drawing the responses took that these learnt from; several methods may share them."""
+where it has none; `rollout_…` what drawing the responses took that these learnt from; several methods may share it."""
 UNKNOWN = dict.fromkeys(FIGURES)
 JUDGE_COLUMNS = [
     *["win_rate", "win_rate_low", "win_rate_high", "lc_win_rate", "lc_win_rate_low", "lc_win_rate_high"],
