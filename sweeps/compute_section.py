@@ -1,4 +1,4 @@
-"""The part of the report about compute: what a response costs, and what the models behind it cost to train. HTML."""
+"""The part of the report about compute: what a response takes, and what training its models took. HTML."""
 
 from collections.abc import Mapping
 from html import escape
@@ -9,7 +9,7 @@ from sweeps.wording import count_text, trained_sets, users
 
 
 def compute_section(content: Mapping[str, Any]) -> str:
-    """A row a point: its decoding, then its training; and a note on what was trained for which methods."""
+    """A table with a row for each point, its decoding and its training, and notes on what is counted."""
     rows = [
         row_head(content, number)
         + f"<td>{flops_html(point['flops']['mean'])}</td>"

@@ -21,7 +21,7 @@ from sweeps.points import Point, shown_settings
 
 @dataclass(frozen=True)
 class Rules:
-    """How the comparison was made: fields of `sweeps.rules.Compare` by the same names."""
+    """How the comparison was made: the fields of `sweeps.compare.Compare` with the same names."""
 
     select_part: str
     report_part: str
@@ -136,7 +136,7 @@ def _judged_difference(rules: Rules, judged: JudgedPoints, place: Mapping[int, i
 
 
 def _generations(rules: Rules, points: Sequence[Point]) -> list[dict[str, Any]]:
-    """The first response of every point to the same few prompts, drawn by seed and not picked."""
+    """The first response of every point to the same few prompts. The seed draws these prompts; nobody picks them."""
     answers = [
         {s.prompt_id: s for s in sorted(point.parts[rules.report_part], key=lambda s: -s.sample)} for point in points
     ]

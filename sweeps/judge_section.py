@@ -9,7 +9,7 @@ from sweeps.wording import bounds_text, failed_text
 
 
 def judge_section(content: Mapping[str, Any]) -> str:
-    """One table a judge with its notes; empty where nobody judged."""
+    """A table for each judge with its notes, then how far judges agree; empty where nobody judged."""
     if not content["judges"]:
         return ""
     sections = []

@@ -1,7 +1,7 @@
 """The report: one self-contained HTML page from the contents of `comparison.json`.
 
-Nothing is fetched when it opens: plotly.js lies in the page once, and its content security policy forbids the rest.
-The page's text, styles and plots are in `report.html`; this file fills in what is data. All text is escaped.
+Nothing is fetched when it opens: plotly.js is part of the page, and the page's content security policy forbids to load
+anything else. Text, styles and plots are in `report.html`; this file fills in the data. All text is escaped.
 """
 
 import json
@@ -23,7 +23,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page for a comparison as `sweeps.compare.Compare` describes it."""
+    """The page for a comparison. `content`: as `sweeps.content.describe` makes it."""
     parts = {
         "title": escape(_title(content)),
         "verdict": minus(escape(content["verdict"])),
@@ -179,7 +179,7 @@ def _unknown(content: Mapping[str, Any]) -> str:
 
 
 def _generations(content: Mapping[str, Any]) -> str:
-    """The same prompts answered by every point, side by side; those of unchosen settings can be folded away."""
+    """Responses of every point to the same prompts, side by side. Those of settings not chosen can be folded away."""
     sections = []
     for entry in content["generations"]:
         cards = []

@@ -1,4 +1,4 @@
-"""The judge over the wire. Cheap to import: what speaks to the network is loaded when the first verdict is wanted."""
+"""The judge that asks a model over the network. What speaks to the network is imported at the first verdict only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

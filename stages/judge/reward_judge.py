@@ -23,17 +23,17 @@ PORTION = 64
 class RewardJudge:
     """Prefers the response with the higher reward: 2.0, 1.0, or 1.5 where they differ by no more than `tie`.
 
-    A reward reads each response by itself: there is no order to be fair about, and `order` counts for nothing.
+    A reward reads each response by itself, so there is no order, and `order` is not used.
     """
 
     reward: Any
-    """A `Reward` that guided, selected and trained nothing that is judged."""
+    """A `Reward` that did not guide, select or train anything that is judged."""
     name: str = "reward"
     tie: float = 0.0
     """Difference, in the reward's own unit, up to which neither wins."""
 
     def check(self) -> None:
-        """Raises BadInput for `reward` where it is none, and for `tie`."""
+        """Raises BadInput where `reward` is no reward, and for a `tie` that is no difference."""
         check_types(self)
         require_reward(self.reward, "reward")
         if not 0 <= self.tie < float("inf"):

@@ -22,9 +22,9 @@ from stages.statistics.bootstrap import checked_draws, draw_counts, leave_one_ou
 from stages.statistics.interval import Interval, Kind, interval
 
 EXTREME = (20.0, 80.0)
-"""Raw win rates outside: few prompts tell the fit what happens at equal length."""
+"""Outside of these raw win rates few prompts tell the fit what happens at equal length."""
 LEAST_OVERLAP = 0.05
-"""Share of prompts on the rarer side of equal length below which LC extrapolates."""
+"""Where fewer of the responses than this share are longer (or shorter) than the reference's, LC extrapolates."""
 
 _ROUNDING = 1e-9
 
@@ -38,7 +38,7 @@ class WinRate:
     """sd ÷ √n of the preferences (ddof = 1), as AlpacaEval prints it."""
     lc_win_rate: float
     lc_standard_error: float
-    """Deviation of the bootstrap draws, the model refitted in each."""
+    """Standard deviation over bootstrap draws; the model is fitted anew in each."""
     weights: Weights
     C: float | None = None
     """The inverse strength of the L1 penalty, given or chosen; None: no penalty."""
@@ -157,7 +157,7 @@ def win_rate_difference(
 
 
 def reliability(win_rate: float, delta: np.ndarray) -> tuple[str, ...]:
-    """What speaks against a length-controlled win rate: a raw one that is extreme, or lengths that barely overlap.
+    """Why a length-controlled win rate may be unreliable: the raw one is extreme, or lengths barely overlap.
 
     delta: (n,) characters of the reference − the candidate.
     """

@@ -119,7 +119,7 @@ def annotations_from_verdicts(
 ) -> list[Annotation]:
     """One annotation a prompt from verdicts on one candidate by one judge; two orders become their mean preference.
 
-    A prompt whose verdicts all failed gets None; the canary's verdicts stay at home. `instructions`: prompt id →
+    A prompt whose verdicts all failed gets None; verdicts on the canary are left out. `instructions`: prompt id →
     instruction. Raises BadInput for several judges, several samples of a prompt, and outputs that are missing.
     """
     verdicts = [verdict for verdict in verdicts if not verdict.canary]

@@ -4,7 +4,7 @@
     annotations.json     [{instruction, output_1, output_2, generator_1, generator_2, preference}, …]
 
 In annotations output_1 is the reference, output_2 the candidate, and preference is 1 (the reference is preferred) … 2,
-null where the judge gave none; the order that the judge saw is already undone. Further keys are read over.
+null where the judge gave none. The order that the judge saw is already undone in it. Other keys are ignored.
 """
 
 import json

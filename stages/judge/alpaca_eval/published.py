@@ -1,4 +1,4 @@
-"""AlpacaEval's published figures, recomputed from its stored verdicts: what this room's statistics are held against.
+"""AlpacaEval's published figures, recomputed from its stored verdicts, to check the statistics of this project.
 
 Reads a folder with items.csv, annotations.csv, expected.csv, gamed_baselines_surrogate.csv and, where they are there,
 second_judge_cot.csv; prints one table. Twenty seconds on one core.

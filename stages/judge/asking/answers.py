@@ -1,4 +1,4 @@
-"""What a judge's raw answer says: a preference, or a typed outcome. Pure parsing; nothing here is ever asked again."""
+"""Reads the raw answer of a judge: it holds a preference, or it is one of the failures. Nothing here asks anybody."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from stages.judge.verdicts.outcomes import VERDICT
 from stages.judge.verdicts.preference import NoVerdict
 
 PATTERN = r"\[\[(A|B|tie)\]\]"
-"""Searched for in the last line that is not blank, so that a verdict quoted from an answer does not count."""
+"""Searched for in the last line that is not blank only, so that a verdict quoted from a response does not count."""
 SCHEMA = {
     "type": "object",
     "properties": {"rationale": {"type": "string"}, "verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
@@ -27,18 +27,26 @@ _SORRY = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
+    """What the judge's answer to one question says."""
+
     outcome: str
+    """One of `stages.judge.verdicts.outcomes`."""
     preference: float | None = None
     """1…2, 2 = the candidate is preferred; None without a verdict."""
     text: str = ""
     """What the judge wrote."""
     problem: str = ""
+    """One line about a failure."""
 
 
 def read_answer(
     response: Mapping[str, Any], mode: str, *, candidate_first: bool, model: str, pattern: str = PATTERN
 ) -> Answer:
-    """Reads a raw chat completion. `model`: the name the server has to answer with; another's answer is no verdict."""
+    """Reads a raw chat completion. `model`: the name that the server has to give; another model's answer is no verdict.
+
+    `mode`: `logprob`, `structured` or `text`. `candidate_first`: whether the candidate was shown first. `pattern`: for
+    `text`, see `PATTERN`.
+    """
     returned = response.get("model")
     if returned != model:
         return Answer("wrong_model", problem=f"answered by {returned!r} instead of {model!r}")

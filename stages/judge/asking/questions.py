@@ -1,4 +1,4 @@
-"""Questions to a judge over the wire: asked in every order, asked again where an answer holds no verdict."""
+"""Asks a model about every pair in every order, and again where its answer holds no verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ from stages.servers.wire import Wire, used_tokens
 
 
 class Unreachable(BadInput):
-    """Too many questions stayed without an answer; nothing is published, everything answered is recorded."""
+    """Too many questions have no answer. Nothing is published, but all answers that came are recorded."""
 
 
 @dataclass
 class Question:
-    """One pair in one order, and what came of asking."""
+    """One pair in one order, and what the judge said about it."""
 
     pair: Pair
     order: str
@@ -44,12 +44,12 @@ class Question:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is to be gained by asking (again)."""
+        """Whether the question need not be asked (again)."""
         return self.answer is not None and self.answer.outcome not in ASK_AGAIN
 
 
 class Asking:
-    """One judge's questions in one execution."""
+    """All questions to one judge in one run of the stage."""
 
     def __init__(self, judge: JudgeModel, session: Session) -> None:
         self.judge, self.session = judge, session
@@ -102,7 +102,7 @@ class Asking:
         return None
 
     def _ask_all(self, questions: Sequence[Question], client: Client) -> set[str]:
-        """Asks until every question has a verdict or has been asked `asks` times; the keys of all that was asked."""
+        """Asks until every question has a verdict or was asked `asks` times. Returns the keys of all its requests."""
         name, total, batch = self.judge.name, len(questions), self.judge.runtime.batch
         waiting = [question for question in questions if question.answer is None]
         keys: set[str] = set()
@@ -115,7 +115,7 @@ class Asking:
             recorded = client.recorded(requests)
             if not checked and (missing := [request for request in requests if request.key not in recorded]):
                 self.session.progress(total - len(waiting), total, f"{name}: preflight")
-                # Else every try to go on without a larger max_cost would still buy a preflight.
+                # Without this, each run that finds no money left would still pay for a preflight.
                 client.budget.require(2 * client.worst_cost(missing[0], batch=batch))
                 preflight(self.judge, client)
                 checked = True

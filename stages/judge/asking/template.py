@@ -1,4 +1,4 @@
-"""Judge prompts: template files, filled in once. Nothing that stands inside an output is ever expanded.
+"""The prompts of judges: template files that are filled in once. Places inside an output are not filled in.
 
 A template has a part below the line `[system]` (optional) and one below `[user]`. In them `{{instruction}}`,
 `{{first}}`, `{{second}}` stand for the texts as they are, `{{instruction_json}}`, `{{first_json}}`, `{{second_json}}`
@@ -27,8 +27,8 @@ SHIPPED = {
     "answer_structured": "bcaafb22ad70c6d9",
     "answer_text": "aa8ac130e2a7ad60",
 }
-"""Digest of every shipped file. It stands in code so that an edited template is other code, and verdicts made with the
-old one are not taken for verdicts of the new one."""
+"""The start of each shipped file's sha256. It stands in the code so that a new template is new code, and verdicts that
+were made with the old one are not reused for it."""
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 _PLACES = {
     "instruction", "first", "second", "instruction_json", "first_json", "second_json",
@@ -38,9 +38,13 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Template:
+    """A template, not yet filled in."""
+
     system: str
+    """Text of the system message; empty: there is none."""
     user: str
     answer: str
+    """How to answer, in this verdict mode; it stands where `{{answer}}` is."""
 
 
 def labels(mode: str) -> tuple[str, str]:
@@ -94,7 +98,7 @@ def render(
 
 
 def fence(seed: int, *texts: str) -> str:
-    """A word that nobody who wrote the texts could know, and that occurs in none of them."""
+    """A word that occurs in none of the texts, and that nobody could know who wrote one of them."""
     for attempt in range(1000):
         word = hashlib.sha256("\0".join([str(seed), str(attempt), *texts]).encode("utf-8", "replace")).hexdigest()[:20]
         if not any(word in text for text in texts):

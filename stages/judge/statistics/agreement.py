@@ -1,9 +1,10 @@
 """Do two judges agree? Raw agreement, Cohen's kappa and base rates over the same items, with bootstrap intervals.
 
-Reads preferences in 1…2 by item (prompt id, instruction, …), or verdicts; nothing here reads a file. Raw agreement
-alone flatters judges who both prefer the reference nearly always: by chance alone they would agree nearly always. Kappa
-(Cohen 1960) is what is left of the agreement beyond chance, κ = (p_o − p_e) / (1 − p_e); so the base rates stand beside
-it.
+Judges that both prefer the reference nearly always agree nearly always, even if they look at nothing. So Cohen's kappa
+(1960) stands beside the raw agreement: the share of the agreement that chance does not explain, κ = (p_o − p_e) /
+(1 − p_e), with the agreement p_o and that by chance p_e. The base rates say how often each judge chooses what.
+
+Preferences lie in 1…2; an item is whatever both judged (a prompt, a pair of responses). Nothing here reads a file.
 """
 
 import itertools
@@ -31,9 +32,10 @@ class Agreement:
     raw: Interval
     """Share of the items on which both chose the same, 0…1."""
     chance: float
-    """p_e: the raw agreement of two judges with these base rates who look at nothing."""
+    """p_e: how often two judges with these base rates would agree if they looked at nothing."""
     kappa: Interval
-    """1 = always, 0 = as by chance; nan where both always choose the same one, which leaves chance nothing to miss."""
+    """1 = they always agree, 0 = as often as by chance; nan where both always make the same choice, so that chance
+    alone explains all agreement."""
     base_rates: tuple[dict[str, float], dict[str, float]]
     """Share of each choice, for the first and the second judge."""
     table: np.ndarray
