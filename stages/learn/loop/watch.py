@@ -64,7 +64,7 @@ class Progress(pl.Callback):
 
 
 class Checkpoints(pl.Callback):
-    """Every `every` steps saves what is trained, the optimiser and the place in the data, in one file, always the same."""
+    """Every `every` steps saves what is trained, the optimiser and the place in the data, in one file."""
 
     def __init__(
         self, folder: Path | None, every: int, module: torch.nn.Module, check_every: int = 0, note: str = "loss"
