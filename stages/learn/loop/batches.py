@@ -5,7 +5,7 @@ as there are processes times accumulation steps. A part's summed loss is divided
 batch, so that the gradient is that of one forward over all of it, however it is cut.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -41,7 +41,7 @@ class Part(NamedTuple):
     """Times the part's summed loss; the mean of that over all parts is the mean loss of the batch."""
 
 
-def cut(batch: Sequence[int], terms: Sequence[float], parts: int) -> list[Part]:
+def cut(batch: Sequence[int], terms: Sequence[float] | Mapping[int, float], parts: int) -> list[Part]:
     """The batch in `parts` parts whose sizes differ by one at most. Where there are more parts than examples, the
     others repeat an example at scale 0: every process has to forward something.
 

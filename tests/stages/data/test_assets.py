@@ -6,6 +6,7 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_a_missing_member_names_what_is_there(index: Path, out: Path) -> None:
         ({"package": PIN, "sha256": "0" * 64, "kind": "egg"}, "kind"),
     ],
 )
-def test_what_is_not_pinned_is_refused_before_any_download(out: Path, fields: dict[str, str], field: str) -> None:
+def test_what_is_not_pinned_is_refused_before_any_download(out: Path, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(BadInput) as raised:
         PackageFile(member="x", **fields).run(out)
     assert raised.value.field == field
@@ -237,5 +238,5 @@ def test_the_default_model_becomes_a_plain_folder(out: Path) -> None:
         add_generation_prompt=True, return_tensors="pt", return_dict=True,
     )  # fmt: skip
     with torch.no_grad():
-        answer = model.generate(**question, max_new_tokens=12, do_sample=False)
+        answer = model.generate(**question, max_new_tokens=12, do_sample=False)  # type: ignore[operator, arg-type]
     assert "Paris" in tokenizer.decode(answer[0])

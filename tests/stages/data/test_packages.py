@@ -5,6 +5,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def test_pip_dies_with_an_interrupted_stage(tmp_path: Path) -> None:
     real = subprocess.Popen
 
     class Recorded(real):  # type: ignore[misc, valid-type]
-        def __init__(self, *arguments: object, **options: object) -> None:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             started.append(self)
 
