@@ -18,7 +18,7 @@ from stages.errors import BadInput, below
 from stages.records import Prompt
 
 UNCOUNTED = "uncounted.json"
-"""Beside the responses of a method: the class names of rewards whose scoring their FLOPs leave out, a list."""
+"""Beside the responses of a method: a list of the rewards, by class name, whose scoring is not in the FLOPs."""
 
 
 @runtime_checkable
@@ -31,11 +31,11 @@ class Reward(Protocol):
 
 
 class Costed(Reward, Protocol):
-    """A reward that says what scoring takes. One that does not counts as free, and the report says so."""
+    """A reward that says what scoring takes. A reward without `cost` counts as free, and the report says so."""
 
     def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) tokens forwarded to score each pair once and (N,) FLOPs of it, 2·parameters·tokens plus attention, as
-        decoding counts them: without padding. Arithmetic on lengths; no model runs for it."""
+        """(N,) tokens that are forwarded to score each pair once, and (N,) FLOPs of it: 2·parameters·tokens plus
+        attention, without padding, as decoding counts them. It is computed from lengths; no model runs."""
         ...
 
 
@@ -64,7 +64,8 @@ def require_reward(reward: Any, field: str) -> None:
 
 
 def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], field: str) -> np.ndarray:
-    """(N,) float64 scores, finite; whatever asks a reward asks it here. `field` is the reward's own key.
+    """(N,) float64 scores, checked to be finite. Every stage asks rewards through this function. `field` is the
+    reward's key in the configuration.
 
     Raises BadInput where it is no reward, refuses (its own field behind `field`) or answers with anything but N numbers
     in one dimension, NotFiniteScore where one of them is not finite.
@@ -122,7 +123,7 @@ def _says_cost(reward: Any) -> bool:
 
 
 def _numbers(answer: Any, count: int, what: str, field: str) -> np.ndarray:
-    """The answer as (N,) float64. Raises BadInput where it is anything else: nothing is reshaped, no row guessed."""
+    """The answer as (N,) float64. Raises BadInput where it has another shape: it is never reshaped to fit."""
     try:
         found = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:  # words, ragged lists, tensors of another device

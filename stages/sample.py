@@ -2,8 +2,8 @@
 
     tilt run goal=[rollouts]
 
-The engine is the one that decodes, without a guide: values are trained on what decoding will tilt, so `sampling` should
-be the same in both.
+The draws come from the engine that decodes, without a guide. Use the same `sampling` as in decoding: a value should be
+trained on responses of the distribution that it will tilt.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Labelled rollouts as learning stages read them: checked, with a reason in one line for what cannot be learnt from."""
+"""Labelled rollouts as the learning stages read them. What cannot be learnt from is refused with the reason."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Hidden states of one layer of a frozen language model: what probes and value heads read.
+"""A frozen language model up to the layer whose hidden states are read, by probes and by value heads.
 
-The model is cut above the layer, so that nothing is computed that is not read. Sequences go through sorted by length
-and padded on the right under a causal mask: a state does not depend on what shares its batch, up to rounding.
+The layers above are removed, so that nothing is computed in vain. Sequences are sorted by length and padded on the
+right under a causal mask, so a state is the same whatever shares its batch, up to rounding.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,14 +42,14 @@ class Trunk:
         self.model = model
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text that stands alone, after BOS (or EOS): so an empty text has a state too."""
+        """Token ids of a text that stands alone, behind BOS (or EOS): so an empty text has a state too."""
         tokenizer = self.tokenizer
         start = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         ids = cast(list[int], tokenizer(text, add_special_tokens=False)["input_ids"])
         return [cast(int, start), *ids]
 
     def flops(self, lengths: Sequence[int]) -> np.ndarray:
-        """(N,) float64: of the states of sequences of these lengths."""
+        """(N,) float64 FLOPs of reading sequences of these lengths."""
         return reading_flops(self.model, self.layers, lengths)
 
     @torch.no_grad()

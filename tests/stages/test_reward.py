@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ class Length:
         return np.array([len(judged_text(p, r)) for p, r in zip(prompts, responses, strict=True)], dtype=np.float64)
 
 
-def prompt(**fields: str) -> Prompt:
+def prompt(**fields: Any) -> Prompt:
     return Prompt(id="a", part="test", **fields)
 
 
@@ -45,10 +46,10 @@ def test_any_class_with_score_is_a_reward():
 class Fixed:
     """Answers the same, whatever it is asked."""
 
-    def __init__(self, answer: object) -> None:
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def score(self, prompts, responses):
+    def score(self, prompts, responses) -> Any:
         if isinstance(self.answer, BadInput):
             raise self.answer
         return self.answer
@@ -128,7 +129,7 @@ def test_a_reward_says_what_scoring_takes_or_counts_as_free():
     assert (tokens.dtype, tokens.tolist()) == (np.int64, [6, 6, 10, 8])
     assert (flops.dtype, flops.tolist()) == (np.float64, [30, 30, 50, 40])
     free = Fixed(0)
-    free.cost = 0.1  # a setting of somebody's own
+    vars(free)["cost"] = 0.1  # a setting of somebody's own
     assert [part.tolist() for part in spent(free, ASKED, TEXTS, "reward")] == [[0] * 4, [0] * 4]
 
 

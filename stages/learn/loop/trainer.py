@@ -1,8 +1,8 @@
-"""One way into Lightning for every stage that trains: `Trainer` (what can change the result), `TrainingRuntime` (where
-and in what portions it is computed, which cannot), `Module` (a loss and its optimiser) and `fit`.
+"""How every stage trains, by Lightning: `fit` trains a `Module` (a loss and its optimiser). `Trainer` holds the
+settings that can change the result; `TrainingRuntime` says where and in what portions it is computed, which cannot.
 
-Steps are known beforehand (`batches.py`), so a training has one Lightning "epoch", its schedule and its progress know
-their end, and a seed fixes the order.
+The batches of all steps are laid out beforehand (`batches.py`). So Lightning sees one "epoch", the schedule and the
+progress know where they end, and a seed fixes the order.
 """
 
 import contextlib
@@ -122,8 +122,8 @@ def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
 
 
 def device_count(kind: str) -> int | None:
-    """How many devices of a kind this machine has, None where it has none. As many processes as one likes share the
-    main processor."""
+    """How many devices of a kind this machine has, None where it has none. Of the main processor there are as many as
+    one likes, since processes share it."""
     try:
         torch.empty(1, device=kind)
     except (RuntimeError, AssertionError):
@@ -134,14 +134,14 @@ def device_count(kind: str) -> int | None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's generators start from `seed` inside, and go on outside as though nothing had happened."""
+    """Inside, torch's generators start from `seed`; outside they go on from where they were."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 class Module(pl.LightningModule):
-    """A training: `loss(indices)` of some examples, *summed* over their terms; `weights` counts each example's terms.
+    """A training: `loss(indices)` of some examples, *summed* over their terms; `terms` counts each example's.
 
     AdamW on all parameters that require a gradient. The data stay with the subclass, which looks its examples up by
     index and moves them to `self.device`.
@@ -150,9 +150,9 @@ class Module(pl.LightningModule):
     settings: Trainer
     steps: int
 
-    def __init__(self, *, weights: Sequence[float], learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, *, terms: Sequence[float], learning_rate: float, weight_decay: float = 0.0) -> None:
         super().__init__()
-        self.weights = weights
+        self.terms = terms
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.strict_loading = False  # checkpoints hold what is trained, not the frozen model around it
@@ -174,7 +174,7 @@ class Module(pl.LightningModule):
     def validation_step(self, batch: Part, batch_index: int) -> None:
         if batch.scale:
             self._heldout_sums[0] += self.loss(batch.indices).double().cpu()
-            self._heldout_sums[1] += sum(self.weights[i] for i in batch.indices)
+            self._heldout_sums[1] += sum(self.terms[i] for i in batch.indices)
 
     def on_validation_epoch_end(self) -> None:
         sums = torch.tensor([float(s) for s in self._heldout_sums], device=self.device)
@@ -253,7 +253,7 @@ def fit(
             check_val_every_n_epoch=None if watching else 1,
             num_sanity_val_steps=0,
         )
-        data = Batches(steps, module.weights, heldout, accumulate=machines.accumulate, rows=runtime.rows)
+        data = Batches(steps, module.terms, heldout, accumulate=machines.accumulate, rows=runtime.rows)
         last = checkpoints.last() if machines.resume else None
         try:
             lightning.fit(module, data, ckpt_path=last, weights_only=True)

@@ -3,7 +3,7 @@
 
     tilt run goal=[best_rollouts]
 
-Fine-tuning on them (`sft.py`) gives a tuned model beside the untuned π₀: the plainest way to one.
+Fine-tuning on them (`sft.py`) is the simplest way to a tuned model beside π₀.
 """
 
 from dataclasses import dataclass, field, replace

@@ -84,7 +84,7 @@ def both_sides(
 
 class _Preferring(Module):
     def __init__(self, model: PreTrainedModel, pairs: Sequence[Pair], reference: torch.Tensor, stage: "Dpo") -> None:
-        super().__init__(weights=[1.0] * len(pairs), learning_rate=stage.learning_rate)
+        super().__init__(terms=[1.0] * len(pairs), learning_rate=stage.learning_rate)
         self.model = model
         self.pairs = pairs
         self.reference = reference  # (2, P), not a buffer: checkpoints need not hold it

@@ -45,7 +45,7 @@ def encode_references(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prom
 
 class _FineTuning(Module):
     def __init__(self, model: PreTrainedModel, sequences: Sequence[Exchange], learning_rate: float) -> None:
-        super().__init__(weights=[len(s.response) for s in sequences], learning_rate=learning_rate)
+        super().__init__(terms=[len(s.response) for s in sequences], learning_rate=learning_rate)
         self.model = model
         self.sequences = sequences
 

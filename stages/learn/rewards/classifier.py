@@ -68,7 +68,7 @@ class Scorer(nn.Module):
 
 class _Training(Module):
     def __init__(self, scorer: Scorer, encoded: list[list[int]], labels: np.ndarray, learning_rate: float) -> None:
-        super().__init__(weights=[1.0] * len(encoded), learning_rate=learning_rate, weight_decay=0.01)
+        super().__init__(terms=[1.0] * len(encoded), learning_rate=learning_rate, weight_decay=0.01)
         self.scorer = scorer
         self.encoded = encoded
         self.labels = torch.from_numpy(labels).float()

@@ -2,7 +2,7 @@
 
     tilt run goal=[tfidf]
 
-Cheap and easily hacked: as a proxy it shows over-optimisation.
+It is cheap and easily fooled, which makes it a proxy that shows over-optimisation.
 """
 
 from collections.abc import Sequence

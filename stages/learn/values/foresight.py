@@ -1,10 +1,10 @@
-"""Stage: how well a value foresees. Reads prompts, the base policy, a value model and a reward; writes
+"""Stage: how well a value foretells the reward. Reads prompts, π₀, a value model and a reward; writes
 `foresight.json`: rank correlations by position, with intervals, and the points behind them.
 
     tilt run goal=[foresight]
 
-The truth at a prefix is the mean reward of fresh responses of π₀ that go on from it (Monte Carlo). What the value has
-to beat is the reward of the prefix as it stands, which costs no training.
+The truth at a prefix is the mean reward of fresh responses of π₀ that go on from it (Monte Carlo). The value is
+compared with the reward of the prefix alone, which takes no training.
 """
 
 import json
@@ -61,7 +61,7 @@ def interval(columns: Sequence[np.ndarray], draws: int, seed: int) -> dict[str, 
 
 @dataclass
 class Foresight:
-    """Values against Monte-Carlo means on prompts that no value was trained on."""
+    """Values against Monte-Carlo means, on prompts that the value was not trained on."""
 
     prompts: Path
     """Payload of stage `prompts`."""

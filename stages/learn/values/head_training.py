@@ -30,7 +30,7 @@ class HeadTraining(Module):
     ) -> None:
         """`rewards` (N, M), a row for each of `features`. Raises BadInput where the head cannot learn the target."""
         terms = [(len(f.tokens) + 1 - head.first_state) * rewards.shape[1] for f in features]
-        super().__init__(weights=terms, learning_rate=learning_rate, weight_decay=weight_decay)
+        super().__init__(terms=terms, learning_rate=learning_rate, weight_decay=weight_decay)
         target.check(head.over_vocabulary)
         self.head = head
         self.states = states  # where it is a module, its parameters are trained too

@@ -1,4 +1,4 @@
-"""What else a value may be trained on than TD(λ) returns: FUDGE, Controlled Decoding's Bellman target, a soft value.
+"""The arithmetic of the targets besides TD(λ): FUDGE, Controlled Decoding's Bellman target, a soft value.
 
 Sources: FUDGE, arXiv 2104.05218; Controlled Decoding (CD), arXiv 2310.17022, CD-Q (its CD-FUDGE regresses on the
 reward itself, which is TD(λ) with λ = 1); the soft value of Q♯, arXiv 2502.20548, learnt by Gumbel regression, arXiv

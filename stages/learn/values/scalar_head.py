@@ -1,6 +1,6 @@
-"""The value model: a head on one hidden state of the frozen trunk, with one output a reward.
+"""The scalar value head: from one hidden state of its trunk the value of that state, one output for each reward.
 
-    V(s) = (r − mean) / sd in expectation, so that β means the same for every reward.
+    V(s) is the expectation of (r − mean) / sd, so that β means the same for every reward.
 
 Written by `stages/learn/values/train.py`; read by guides and scorers. The folder holds `value.json` (layer, rewards,
 their mean and deviation, the trunk's fingerprint) and `value.safetensors` (the weights).

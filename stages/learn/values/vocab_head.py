@@ -1,4 +1,4 @@
-"""The vocabulary-wide value model: a head that scores every next token from one hidden state of its trunk.
+"""The value head over the vocabulary: from one hidden state of its trunk it scores every next token.
 
     Q(s, ·) = W·h(s) + b, Q(s, a) the value of the state after token a, in z-scored reward units   (arXiv 2409.17819)
 

@@ -41,7 +41,7 @@ def test_adapters_start_at_zero_and_are_added_with_alpha_over_rank(tiny_model: P
                 matrices["A" if "lora_A" in name else "B"] = parameter.clone()
     moved = adapters(input_ids=IDS).logits
     whole = merged(adapters, "float32")
-    after = whole.get_submodule("model.layers.2.mlp.up_proj").weight
+    after = whole.get_parameter("model.layers.2.mlp.up_proj.weight")
     assert torch.allclose(after, before + 8 / 2 * matrices["B"] @ matrices["A"], atol=1e-6)
     assert torch.allclose(whole(input_ids=IDS).logits, moved, atol=1e-4)
 

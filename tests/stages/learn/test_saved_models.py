@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,11 +58,11 @@ def saved(
     ]
     records.write(folder / "prompts.parquet", Prompt, prompts)
     records.write(folder / "labels.parquet", Labelled, rollouts)
-    short = {"trainer": Trainer(max_steps=2), "learning_rate": 1e-2}
-    lora = {"lora_rank": 4, "dtype": "float32"} | short
-    learnt = {"labels": folder, "prompts": folder, "base": tiny_model}
-    value = learnt | short | {"layer": 2, "dtype": "float32", "heldout": 0.4}
-    drawn = {"batch_size": 8, "minibatch": 4, "value_width": 8, "sampling": Sampling(max_new_tokens=4)}
+    short: dict[str, Any] = {"trainer": Trainer(max_steps=2), "learning_rate": 1e-2}
+    lora: dict[str, Any] = {"lora_rank": 4, "dtype": "float32"} | short
+    learnt: dict[str, Any] = {"labels": folder, "prompts": folder, "base": tiny_model}
+    value: dict[str, Any] = learnt | short | {"layer": 2, "dtype": "float32", "heldout": 0.4}
+    drawn: dict[str, Any] = {"batch_size": 8, "minibatch": 4, "value_width": 8, "sampling": Sampling(max_new_tokens=4)}
     stages = {
         "sft": FineTune(model=tiny_model, prompts=references, **lora),
         "dpo": Dpo(**learnt, **lora, heldout=0.4),

@@ -38,8 +38,8 @@ def test_a_graded_label_is_good_from_one_half_on():
 
 def test_accuracy_and_area_by_hand():
     heldout = [example(i, label) for i, label in enumerate([1.0, 1.0, 0.0, 0.0])]
-    # On their side of 0 are 2 and −1, two of four. Of the four pairs good–bad the good one is above in three:
-    # (2, 1), (2, −1), (−.5, −1).
+    # On their side of 0 are 2 and −1: two of four. Of the four pairs of a good one and a bad one the good one is above
+    # in (2, 1), (2, −1) and (−.5, −1): ¾.
     found = heldout_metrics(np.array([2.0, -0.5, 1.0, -1.0]), heldout, trained=7)
     assert found == {"examples": 7, "heldout_examples": 4, "heldout_accuracy": 0.5, "heldout_auc": 0.75}
 

@@ -41,9 +41,9 @@ def test_a_head_over_the_vocabulary_has_no_first_state():
 
 
 def test_a_batch_is_weighed_by_its_states_times_rewards():
-    assert training("linear", Soft(1.0)).weights == [3, 2]
-    assert training("vocab", Soft(1.0)).weights == [2, 1]
-    assert training("linear", Soft(1.0), torch.zeros(2, 3)).weights == [9, 6]
+    assert training("linear", Soft(1.0)).terms == [3, 2]
+    assert training("vocab", Soft(1.0)).terms == [2, 1]
+    assert training("linear", Soft(1.0), torch.zeros(2, 3)).terms == [9, 6]
 
 
 def test_each_reward_has_a_loss_of_its_own():

@@ -25,11 +25,11 @@ EOS, STEPS = 2, 3
 TOKENS = (270, 280, EOS)
 PROMPT = "the film "
 State = tuple[int, ...]
-STATES = [s for n in range(STEPS + 1) for s in itertools.product(TOKENS, repeat=n) if EOS not in s[:-1]]
+STATES: list[State] = [s for n in range(STEPS + 1) for s in itertools.product(TOKENS, repeat=n) if EOS not in s[:-1]]
 ENDS = [s for s in STATES if len(s) == STEPS or s[-1:] == (EOS,)]
 TABLE = np.random.default_rng(3)
-POLICY = {s: TABLE.permutation([0.5, 0.25, 0.25]) for s in STATES if s not in ENDS}
-REWARD = {s: float(TABLE.normal()) for s in ENDS}
+POLICY: dict[State, np.ndarray] = {s: TABLE.permutation([0.5, 0.25, 0.25]) for s in STATES if s not in ENDS}
+REWARD: dict[State, float] = {s: float(TABLE.normal()) for s in ENDS}
 
 
 TOLERANCE = 0.05

@@ -73,7 +73,7 @@ def test_only_bellman_needs_a_head_over_the_vocabulary_and_pi_0():
 
 
 def test_a_target_takes_its_settings_and_loads_pi_0_only_where_it_is_read():
-    settings = Settings(0.7, 2.5, never)
+    settings = Settings(0.7, 2.5, never)  # type: ignore[arg-type]
     assert TdLambda.of(settings) == TdLambda(0.7)
     assert Soft.of(settings) == Soft(2.5)
     assert Fudge.of(settings) == Fudge()
