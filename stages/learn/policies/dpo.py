@@ -24,7 +24,6 @@ from stages.learn.cards import rollouts_table
 from stages.learn.flops import Cost
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trained, Trainer, fit, machines_of, seeded
 from stages.learn.policies.dpo_loss import Preference, dpo_loss
 from stages.learn.policies.pairs import Pair, make_pairs
@@ -135,23 +134,22 @@ class Dpo:
     def run(self, out: Path) -> None:
         """Raises BadInput for settings that cannot be used and labels that hold nothing to prefer."""
         self._check()
-        with together(self) as group:
-            tokenizer = load_tokenizer(Path(self.policy), "policy")
-            train, heldout, sd, data = self._pairs(tokenizer)
-            pairs = train + heldout
-            model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
-            require_known_head(model, "policy")
-            untouched = Cost(model)
-            reference = reference_logprobs(model, pairs, self.runtime.rows, self.runtime)  # (2, P)
-            with seeded(self.seed):
-                adapters = adapted(model, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
-                lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _Preferring(model, pairs, reference, self)
-                held = range(len(train), len(pairs))
-                trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        tokenizer = load_tokenizer(Path(self.policy), "policy")
+        train, heldout, sd, data = self._pairs(tokenizer)
+        pairs = train + heldout
+        model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
+        require_known_head(model, "policy")
+        untouched = Cost(model)
+        reference = reference_logprobs(model, pairs, self.runtime.rows, self.runtime)  # (2, P)
+        with seeded(self.seed):
+            adapters = adapted(model, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
+            lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _Preferring(model, pairs, reference, self)
+            held = range(len(train), len(pairs))
+            trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         metrics = {"pairs": float(len(train)), "heldout_pairs": float(len(heldout)), "margin": sd * self.margin}
         metrics |= self._cost(Cost(model), untouched, pairs, trained) | {"steps": float(trained.steps)}
         metrics |= rollouts_cost(self.labels)

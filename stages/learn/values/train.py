@@ -25,7 +25,6 @@ from stages.learn.flops import training_flops
 from stages.learn.hidden import Trunk
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Trainer, fit, machines_of, seeded
 from stages.learn.values.quality import heldout_quality, values_of
 from stages.learn.values.scalar_head import ValueHead, fingerprint
@@ -90,26 +89,25 @@ class TrainValue:
         """Raises BadInput on an unknown layer, head or target, a missing, constant or not finite reward, rollouts that
         all were cut, or a trunk with another vocabulary."""
         self._check()
-        with together(self) as group:
-            rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
-            rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
-            held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
-            train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
-            measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
-            mean, sd = spread(rewards[train], self.rewards)  # (M,)
-            scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
-            trunk = self._trunk()
-            starts, sequences = self._sequences(trunk, rollouts, prompts)
-            features = self._features(trunk, starts, sequences)
-            centre, scale = self._standardise(features, train)
-            with seeded(self.seed):
-                head = self._head(trunk)
-                batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
-                batches = [[train[i] for i in batch] for batch in batches]
-                training = self._training(head, features, scores, trunk, sequences, starts, centre, scale)
-                trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
-            if group.rank:
-                return
+        rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
+        rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
+        held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
+        train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
+        measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
+        mean, sd = spread(rewards[train], self.rewards)  # (M,)
+        scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
+        trunk = self._trunk()
+        starts, sequences = self._sequences(trunk, rollouts, prompts)
+        features = self._features(trunk, starts, sequences)
+        centre, scale = self._standardise(features, train)
+        with seeded(self.seed):
+            head = self._head(trunk)
+            batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
+            batches = [[train[i] for i in batch] for batch in batches]
+            training = self._training(head, features, scores, trunk, sequences, starts, centre, scale)
+            trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
+        if self.runtime.rank:
+            return
         lengths = [len(s) for s in sequences]
         flops = training_flops(trunk.model, head, lengths, [lengths[i] for i in trained.examples])
         if isinstance(training, AdaptedTraining):
