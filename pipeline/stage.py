@@ -1,20 +1,20 @@
 """One execution of one stage, inside the process that runs it.
 
-    python -m pipeline.stage SPEC.json      a stage in a process of its own: DDP's ranks are relaunched as this, so that
-                                            they never run the sweep again
+    python -m pipeline.stage SPEC.json      a stage in a process of its own, or one of several that run it together
 
 The supervisor hands over a `Spec` and receives events; what the stage wrote lies in the staging folder, its manifest
 last. Nothing here publishes: that is the supervisor's, which holds the lease.
 """
 
-import ctypes
 import dataclasses
 import datetime
+import faulthandler
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +63,7 @@ class Spec:
     parts_seconds: float = 0.0
     """What the shards took, in sum."""
     processes: int = 1
+    """That run it together; each is told which one it is."""
     timeout: float | None = None
     attempt: int = 1
 
@@ -83,8 +84,11 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     """Runs one stage into its staging folder and reports by events:
 
     `("progress", done, total, note)`, then either `("done", metrics, seconds)` or `("failed", failure)` with
-    `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. Ranks above 0
-    write beside the payload, track nothing and leave no manifest. `seconds` of a merge are its shards' too.
+    `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. `seconds` of a
+    merge are its shards' too.
+
+    `rank` says which of `spec.processes` this is; the stage's `runtime` is told both. Ranks above 0 write beside the
+    payload, report no progress, track nothing and leave no manifest.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     metrics: dict[str, float] = {}
@@ -97,7 +101,8 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
         if changed := [*changed_since(spec.code, spec.sources), *changed_files(spec.files)]:
             raise SourceChanged(changed[0])
         if (runtime := handles(stage)) is not None:
-            runtime.progress = _throttled(send)
+            runtime.rank, runtime.world = rank, spec.processes
+            runtime.progress = _throttled(send) if rank == 0 else _unheard
             runtime.loggers = run.loggers
             runtime.table = run.table
             runtime.lineage = spec.lineage
@@ -202,6 +207,10 @@ def _throttled(send: Send) -> Callable[..., None]:
     return progress
 
 
+def _unheard(done: float, total: float, note: str = "") -> None:
+    """Progress of a process that is not the first."""
+
+
 def _versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for name in ("tiltlab", "torch", "transformers", "pytorch-lightning", "peft", "numpy"):
@@ -211,37 +220,45 @@ def _versions() -> dict[str, str]:
 
 
 def rank_of_this_process() -> int:
-    """The global rank that a launcher (Lightning, torchrun, Slurm) gave to this process; 0 where none did."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # Slurm's last: a relaunch in its job inherits the first's
+    """The rank that who started this process gave to it (the runner, torchrun, Slurm); 0 where nobody did."""
+    for name in ("RANK", "SLURM_PROCID"):  # Slurm's last: processes that are started in its job inherit the first one's
         if name in os.environ:
             return int(os.environ[name])
     return 0
 
 
-def end_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it dies, or has died already (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
-        if os.getppid() == 1:
-            os._exit(143)
-
-
 def main(arguments: Sequence[str]) -> int:
     """`python -m pipeline.stage SPEC.json [PIPE]`: a stage in a process of its own; the exit code is its outcome.
 
-    PIPE is the number of an inherited descriptor that events are sent through; ranks above 0 have none.
+    PIPE is the number of an inherited descriptor, one end of a connection to the runner. Events are sent through it.
+    When the runner closes it, this process leaves if it has said its last word, and else ends with all it started.
     """
-    end_with_parent()
+    faulthandler.register(signal.SIGUSR1)  # where it stands, for the log
     spec, rank = Spec.load(Path(arguments[0])), rank_of_this_process()
+    channel = Connection(int(arguments[1])) if len(arguments) > 1 else None
     last: list[tuple[Any, ...]] = []
-    channel = Connection(int(arguments[1]), readable=False) if len(arguments) > 1 and rank == 0 else None
+    ended = threading.Event()
 
     def send(event: tuple[Any, ...]) -> None:
         last[:] = [event]
+        if event[0] != "progress":
+            ended.set()
         if channel:
             channel.send(event)
 
+    def follow_runner() -> None:
+        assert channel is not None
+        with suppress(EOFError, OSError):
+            channel.recv_bytes()  # nothing is ever sent: it returns when the other end is closed
+        if not ended.is_set():
+            os.killpg(0, signal.SIGKILL)
+
+    following = threading.Thread(target=follow_runner, daemon=True)
+    if channel:
+        following.start()
     perform(spec, send, rank)
+    if channel:
+        following.join()
     if last[-1][0] == "done":
         return 0
     told = last[-1][1]

@@ -187,6 +187,21 @@ def test_every_language_model_is_trained_as_the_trainer_and_the_model_s_dtype_sa
     assert (config["runtime"]["accumulate"], config["runtime"]["checkpoint_every"]) == (2, 7)
 
 
+def test_every_training_has_as_many_processes_as_devices_whatever_else_it_asks_for() -> None:
+    own = ["method=eft", "tuned=best_rollouts", "goal=[sft,dpo,ppo,value,tuned,gold]"]
+    asked = ["trainer.devices=3", *(f"+stages.{stage}.resources={{cores: 2}}" for stage in ("value", "dpo"))]
+    one, three = (Graph([Point.of(compose("config", [*own, *more]))]) for more in ([], asked))
+    assert one.goals == three.goals  # the keys are the same
+    assert len(three.goals) == 6
+    for key in three.goals:
+        node = three.nodes[key]
+        assert (one.nodes[key].resources.processes, node.resources.processes) == (1, 3)
+        assert node.config["runtime"]["devices"] == 3
+        assert node.config_key("resources.processes") == "trainer.devices"
+        assert node.config_key("runtime.devices") == "trainer.devices"
+        assert node.resources.cores == (2 if node.name in ("value", "dpo") else None)
+
+
 def test_one_word_puts_the_value_s_foresight_into_the_report() -> None:
     def compared(*overrides: str) -> tuple[set[str], Any]:
         graph = Graph(points_of("demo", *overrides))

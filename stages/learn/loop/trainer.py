@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from stages.errors import BadInput
 from stages.learn.loop.batches import Batches, Part
-from stages.learn.loop.ranks import Group, RankEnvironment, group_of
+from stages.learn.loop.ranks import placed
 from stages.learn.loop.watch import Checkpoints, EarlyStopping, Progress, quiet, require_finite
 from stages.runtime import Runtime
 
@@ -80,7 +79,7 @@ class TrainingRuntime(Runtime):
     """Where a training runs and in what portions; its result is the same up to rounding."""
 
     devices: int = 1
-    """Processes, one a device; more than one train together (DDP)."""
+    """As many processes train together, one a device (DDP); whoever runs the stage starts them."""
     strategy: str = "auto"
     """`auto`: DDP where there are several devices; `ddp`: the same, said aloud."""
     accumulate: int = 1
@@ -89,11 +88,9 @@ class TrainingRuntime(Runtime):
     """Optimiser steps between two checkpoints, where the runner gives a folder for them; 0: none."""
     resume: bool = True
     """Go on from the last checkpoint, where there is one."""
-    group: Group | None = None
-    """Set in the processes that `ranks.together` starts."""
 
     def check(self) -> None:
-        """Raises BadInput for devices that are not there, or portions that cannot be."""
+        """Raises BadInput for devices that are not there, portions that cannot be, or another number of processes."""
         kind, _, index = self.device.partition(":")
         there = device_count(kind)
         wanted = int(index) + 1 if index else self.devices
@@ -108,6 +105,12 @@ class TrainingRuntime(Runtime):
                 raise BadInput(f"runtime.{name}", f"{getattr(self, name)} is less than {least}")
         if self.strategy not in ("auto", "ddp"):
             raise BadInput("runtime.strategy", f"{self.strategy!r} is not one of auto, ddp")
+        if self.devices != self.world:
+            raise BadInput(
+                "runtime.devices",
+                f"{self.devices} needs as many processes, and this stage runs in {self.world}; `tilt run` starts as "
+                "many as the stage's resources.processes says, which has to be the same",
+            )
 
 
 def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
@@ -116,7 +119,10 @@ def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
     Raises BadInput for settings or devices that cannot be used: a stage asks before it loads anything.
     """
     trainer.check()
-    machines = runtime if isinstance(runtime, TrainingRuntime) else TrainingRuntime(device=runtime.device)
+    if isinstance(runtime, TrainingRuntime):
+        machines = runtime
+    else:
+        machines = TrainingRuntime(device=runtime.device, rank=runtime.rank, world=runtime.world)
     machines.check()
     return machines
 
@@ -222,26 +228,21 @@ def fit(
     machines = machines_of(runtime, trainer)
     steps = steps[: trainer.max_steps] if trainer.max_steps else steps
     module.settings, module.steps = trainer, len(steps)
-    group = group_of(runtime)
     watching = trainer.patience > 0 and bool(heldout)
     folder: Path | None = runtime.checkpoints if machines.checkpoint_every or machines.resume else None
     checks = trainer.check_every if watching else 0
     checkpoints = Checkpoints(folder, machines.checkpoint_every, module, checks, note)
     stopping = EarlyStopping(trainer.patience, module, note)
-    kind, _, index = runtime.device.partition(":")
     begun = time.perf_counter()
-    with quiet(), group.training(runtime):
+    with quiet():
         lightning = pl.Trainer(
-            accelerator=kind,
-            devices=[int(index)] if index else group.size,
-            strategy=DDPStrategy(process_group_backend=group.backend(kind)) if group.size > 1 else "auto",
-            plugins=[RankEnvironment(group) if group.size > 1 else LightningEnvironment()],
+            **placed(runtime, DDPStrategy),
             max_steps=len(steps),
             min_epochs=0,  # an early end may come within the one epoch
             accumulate_grad_batches=machines.accumulate,
             precision=PRECISIONS[trainer.precision],  # type: ignore[arg-type]
             gradient_clip_val=trainer.clip or None,
-            logger=(runtime.loggers() or False) if group.rank == 0 else False,
+            logger=(runtime.loggers() or False) if runtime.rank == 0 else False,
             callbacks=[Progress(runtime, note), *([stopping] if watching else []), checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -23,7 +23,6 @@ from stages.learn.cards import rollouts_table
 from stages.learn.flops import Cost
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trained, Trainer, fit, machines_of, seeded
 from stages.learn.lora import adapted, merged
 from stages.learn.policies.dpo_loss import ResponseLogprobs, dpo_loss, margins
@@ -144,23 +143,22 @@ class Dpo:
     def run(self, out: Path) -> None:
         """Raises BadInput for settings that cannot be used and labels that hold nothing to prefer."""
         self._check()
-        with together(self) as group:
-            tokenizer = load_tokenizer(Path(self.base), "base")
-            train, heldout, sd, data = self._pairs(tokenizer)
-            pairs = train + heldout
-            lm = load_model(Path(self.base), dtype=self.dtype, device=self.runtime.device, field="base")
-            require_known_head(lm, "base")
-            untouched = Cost(lm)
-            reference = reference_logprobs(lm, pairs, self.runtime.rows, self.runtime)  # (2, P)
-            with seeded(self.seed):
-                adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
-                lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _Preferring(lm, pairs, reference, self)
-                held = range(len(train), len(pairs))
-                trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        tokenizer = load_tokenizer(Path(self.base), "base")
+        train, heldout, sd, data = self._pairs(tokenizer)
+        pairs = train + heldout
+        lm = load_model(Path(self.base), dtype=self.dtype, device=self.runtime.device, field="base")
+        require_known_head(lm, "base")
+        untouched = Cost(lm)
+        reference = reference_logprobs(lm, pairs, self.runtime.rows, self.runtime)  # (2, P)
+        with seeded(self.seed):
+            adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
+            lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _Preferring(lm, pairs, reference, self)
+            held = range(len(train), len(pairs))
+            trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         metrics = {"pairs": float(len(train)), "heldout_pairs": float(len(heldout)), "margin": sd * self.margin}
         metrics |= self._cost(Cost(lm), untouched, pairs, trained) | {"steps": float(trained.steps)}
         metrics |= rollouts_cost(self.labels)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.learn.cards import table
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import seeded
 from stages.learn.loop.watch import quiet
 from stages.learn.lora import merged
@@ -30,15 +29,15 @@ class Ppo(PpoSettings):
         """Raises BadInput for settings that cannot be used, FloatingPointError where logits, losses or
         trained weights are not finite."""
         self.check()
-        with together(self) as group, group.training(self.runtime), seeded(self.seed), quiet():
+        with seeded(self.seed), quiet():
             learner = Learner(self)
             begun = time.perf_counter()
             history = restore(learner)
             for figures in learner.learn(len(history)):
                 history.append(figures)
                 save(learner, history)
-            if group.rank:
-                return
+        if self.runtime.rank:
+            return
         metrics = learner.metrics(history) | {"seconds": time.perf_counter() - begun}
         tuned = merged(learner.adapters, self.dtype)
         about = (

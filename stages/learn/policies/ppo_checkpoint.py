@@ -15,7 +15,7 @@ from stages.learn.policies.ppo_loss import KLCoefficient
 def save(learner: Learner, history: list[dict[str, float]]) -> None:
     """Saves after every `checkpoint_every` iterations, in one file."""
     folder, every = learner.stage.runtime.checkpoints, learner.machines.checkpoint_every
-    if folder is None or not every or len(history) % every or learner.group.rank:
+    if folder is None or not every or len(history) % every or learner.stage.runtime.rank:
         return
     trained = {n: p.detach().cpu() for n, p in learner.actor.named_parameters() if p.requires_grad}
     buffers = {"centre": learner.actor.centre, "spread": learner.actor.spread}

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
-from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
@@ -19,7 +18,7 @@ from stages.engine.sampling import Draw
 from stages.errors import BadInput
 from stages.learn.flops import Cost
 from stages.learn.loop.batches import cut, length_batches
-from stages.learn.loop.ranks import RankEnvironment, group_of
+from stages.learn.loop.ranks import placed
 from stages.learn.loop.trainer import PRECISIONS, machines_of
 from stages.learn.loop.watch import WAY_OUT, require_finite
 from stages.learn.lora import adapted
@@ -43,7 +42,7 @@ class Learner:
     """One process's part of the training."""
 
     def __init__(self, stage: PpoSettings) -> None:
-        self.stage, self.group = stage, group_of(stage.runtime)
+        self.stage, self.rank, self.world = stage, stage.runtime.rank, stage.runtime.world
         self.machines = machines_of(stage.runtime, stage.trainer)
         self.policy: LoadedLM = CausalLM(Path(stage.base), stage.dtype).load(stage.runtime.device)
         self.prompts: list[Prompt] = read_parts(Path(stage.prompts), [stage.part], "part")
@@ -54,13 +53,8 @@ class Learner:
         )
         self.cost = Cost(self.policy.model)
         self.actor = ActorCritic(self.policy.model, stage.value_width, stage.sampling.temperature)
-        kind, _, index = stage.runtime.device.partition(":")
-        strategy = DDPStrategy(process_group_backend=self.group.backend(kind)) if self.group.size > 1 else "auto"
         self.fabric = Fabric(
-            accelerator=kind,
-            devices=[int(index)] if index else self.group.size,
-            strategy=strategy,
-            plugins=[RankEnvironment(self.group) if self.group.size > 1 else LightningEnvironment()],
+            **placed(stage.runtime, DDPStrategy),
             precision=PRECISIONS[stage.trainer.precision],  # type: ignore[arg-type]
         )
         self.fabric.launch()
@@ -102,8 +96,8 @@ class Learner:
 
     def _draw(self, iteration: int, chosen: Sequence[int]) -> list[RewardedResponse]:
         """One response to each of these prompts by the policy as it is; the same list in every process."""
-        stage, group = self.stage, self.group
-        mine = list(range(len(chosen)))[group.rank :: group.size]
+        stage = self.stage
+        mine = list(range(len(chosen)))[self.rank :: self.world]
         # A prompt that comes twice in one batch is two prompts to the engine, whose draws go by their name.
         asked = [(f"{place}/{self.encoded[chosen[place]][0]}", self.encoded[chosen[place]][1]) for place in mine]
         seed = stage.seed * 1_000_003 + iteration
@@ -123,21 +117,21 @@ class Learner:
         ]
         found: list[RewardedResponse | None] = [None] * len(chosen)
         for rank, theirs in enumerate(self._gathered(made)):
-            found[rank :: group.size] = [RewardedResponse(*one) for one in theirs]
+            found[rank :: self.world] = [RewardedResponse(*one) for one in theirs]
         return [one for one in found if one is not None]
 
     def _gathered(self, mine: list[Any]) -> list[list[Any]]:
         """What every process has, in the order of ranks."""
-        if self.group.size == 1:
+        if self.world == 1:
             return [mine]
-        everything: list[Any] = [None] * self.group.size
+        everything: list[Any] = [None] * self.world
         torch.distributed.all_gather_object(everything, mine)
         return everything
 
     @torch.no_grad()
     def _experience(self, drawn: list[RewardedResponse]) -> Experience:
         """Log-probabilities, values and advantages; each process computes its share of the forwards."""
-        stage, group = self.stage, self.group
+        stage = self.stage
         rewards = np.array([r.reward for r in drawn])
         responses = [Exchange(r.prompt, r.response) for r in drawn]
         lengths = [len(r.response) for r in drawn]
@@ -148,7 +142,7 @@ class Learner:
                 raise BadInput("reward", f"gave {rewards[0]} for all {len(rewards)} responses of π₀; nothing to learn")
         longest = max(lengths)
         tensors = torch.zeros(3, len(drawn), longest)  # log π, log π₀, V
-        mine = list(range(len(drawn)))[group.rank :: group.size]
+        mine = list(range(len(drawn)))[self.rank :: self.world]
         states = []
         for batch in by_length([responses[i] for i in mine], stage.runtime.rows):
             rows = [mine[i] for i in batch]
@@ -164,7 +158,7 @@ class Learner:
             stage.runtime.progress(0, 1, "log-probabilities")
         shared = self._gathered([tensors[:, mine], torch.cat(states) if first else None])
         for rank, (theirs, _) in enumerate(shared):
-            tensors[:, rank :: group.size] = theirs
+            tensors[:, rank :: self.world] = theirs
         if first:
             self.actor.standardise(torch.cat([found for _, found in shared]).to(self.actor.centre.device))
         sizes = torch.tensor(lengths)
@@ -175,25 +169,25 @@ class Learner:
         if stage.whitening:
             found.advantages = whiten(advantages, found.mask)
         tokens = [len(e.prompt) + len(e.response) for e in responses]
-        self.spent["train_flops"] += 2 * self.untouched.forward(tokens, sum(lengths)) / group.size
+        self.spent["train_flops"] += 2 * self.untouched.forward(tokens, sum(lengths)) / self.world
         return found
 
     def _improve(self, experience: Experience, iteration: int) -> dict[str, float]:
         """Minibatch epochs over one iteration's responses. Losses and `moved` (KL from the policy that drew, nats a
         token) are those of the last epoch; `clip_fraction` is the share of clipped tokens over all of them."""
-        stage, group = self.stage, self.group
+        stage = self.stage
         lengths = experience.lengths.tolist()
-        portions = group.size * self.machines.accumulate
+        portions = self.world * self.machines.accumulate
         seed = stage.seed * 1_000_003 + iteration
         losses, moved = [0.0, 0.0], 0.0
         epochs, cut_off, tokens = 0, 0.0, 0.0
         for epoch in range(stage.epochs):
             sums = torch.zeros(5, dtype=torch.float64)  # policy loss, value loss, KL, clipped tokens, tokens
             for batch in length_batches(lengths, stage.minibatch, 1, seed * 1000 + epoch):
-                parts = cut(batch, lengths, portions)[group.rank :: group.size]
+                parts = cut(batch, lengths, portions)[self.rank :: self.world]
                 for place, part in enumerate(parts):
                     last = place == len(parts) - 1
-                    with self.fabric.no_backward_sync(self.wrapped, enabled=not last and group.size > 1):
+                    with self.fabric.no_backward_sync(self.wrapped, enabled=not last and self.world > 1):
                         sums += self._backward(experience, part.indices, part.scale / len(parts))
                 if stage.trainer.clip:
                     self.fabric.clip_gradients(
@@ -241,7 +235,7 @@ class Learner:
 
     def metrics(self, history: list[dict[str, float]]) -> dict[str, float]:
         """Of the whole training. FLOPs and tokens of all processes: each does an equal share."""
-        spent = {name: value * self.group.size for name, value in self.spent.items()}
+        spent = {name: value * self.world for name, value in self.spent.items()}
         last = history[-max(1, len(history) // 8) :]
         return spent | {
             "iterations": float(len(history)),

@@ -22,7 +22,6 @@ from stages.errors import BadInput
 from stages.learn.cards import table
 from stages.learn.flops import Cost
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trainer, fit, machines_of, seeded
 from stages.learn.lora import adapted, merged
 from stages.learn.policies.saved import save_policy
@@ -85,25 +84,24 @@ class FineTune:
     def run(self, out: Path) -> None:
         """Raises BadInput where a part has no prompt with a reference, or the model folder is incomplete."""
         machines_of(self.runtime, self.trainer)
-        with together(self) as group:
-            train, heldout = self._read()
-            tokenizer = load_tokenizer(Path(self.model))
-            lm = load_model(Path(self.model), dtype=self.dtype, device=self.runtime.device)
-            require_known_head(lm, "model")
-            sequences = encode_references(tokenizer, train, self.max_tokens)
-            measured = encode_references(tokenizer, heldout, self.max_tokens)
-            if not sequences:
-                raise BadInput("max_tokens", f"{self.max_tokens} tokens leave no room for any response")
-            before = self._heldout_nats(lm, measured) if group.rank == 0 else 0.0
-            with seeded(self.seed):
-                adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
-                lengths = [len(p) + len(r) for p, r in sequences]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _FineTuning(lm, sequences + measured, self.learning_rate)
-                held = range(len(sequences), len(sequences) + len(measured))
-                trained = fit(training, batches, self.runtime, "nats a token", trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        train, heldout = self._read()
+        tokenizer = load_tokenizer(Path(self.model))
+        lm = load_model(Path(self.model), dtype=self.dtype, device=self.runtime.device)
+        require_known_head(lm, "model")
+        sequences = encode_references(tokenizer, train, self.max_tokens)
+        measured = encode_references(tokenizer, heldout, self.max_tokens)
+        if not sequences:
+            raise BadInput("max_tokens", f"{self.max_tokens} tokens leave no room for any response")
+        before = self._heldout_nats(lm, measured) if self.runtime.rank == 0 else 0.0
+        with seeded(self.seed):
+            adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
+            lengths = [len(p) + len(r) for p, r in sequences]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _FineTuning(lm, sequences + measured, self.learning_rate)
+            held = range(len(sequences), len(sequences) + len(measured))
+            trained = fit(training, batches, self.runtime, "nats a token", trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         cost = Cost(lm)
         tuned = merged(adapters, self.dtype)
         metrics = {

@@ -20,7 +20,6 @@ from stages.engine.language_model import require_model_folder
 from stages.learn.cards import model_card, table
 from stages.learn.flops import reading_flops
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trainer, fit, machines_of, seeded
 from stages.learn.rewards.examples import binary_labels, heldout_metrics, read_parts
 from stages.learn.rewards.folder import read_settings, write_settings
@@ -103,23 +102,22 @@ class Classifier:
     def run(self, out: Path) -> None:
         """Raises BadInput on an incomplete encoder folder, an empty part, or labels that are all the same."""
         machines_of(self.runtime, self.trainer)
-        with together(self) as group:
-            train, heldout = read_parts(self.examples, self.part, self.heldout)
-            encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
-            texts = [example.text for example in train + heldout]
-            encoded = list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
-            encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
-            if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
-                pooler.requires_grad_(False)  # not read, so without a gradient that processes could share
-            with seeded(self.seed):
-                scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
-                lengths = [len(ids) for ids in encoded[: len(train)]]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _Training(scorer, encoded, binary_labels(train + heldout), self.learning_rate)
-                held = range(len(train), len(encoded))
-                trained = fit(training, batches, self.runtime, trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        train, heldout = read_parts(self.examples, self.part, self.heldout)
+        encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
+        texts = [example.text for example in train + heldout]
+        encoded = list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
+        encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
+        if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
+            pooler.requires_grad_(False)  # not read, so without a gradient that processes could share
+        with seeded(self.seed):
+            scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
+            lengths = [len(ids) for ids in encoded[: len(train)]]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _Training(scorer, encoded, binary_labels(train + heldout), self.learning_rate)
+            held = range(len(train), len(encoded))
+            trained = fit(training, batches, self.runtime, trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         scorer.eval()
         metrics = heldout_metrics(scorer.logits(encoded[len(train) :], self.runtime.rows), heldout, len(train))
         metrics |= {"steps": float(trained.steps)}

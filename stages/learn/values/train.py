@@ -23,7 +23,6 @@ from stages.learn.cards import model_card, rollouts_table
 from stages.learn.flops import training_flops
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Trainer, fit, machines_of, seeded
 from stages.learn.trunk import Trunk
 from stages.learn.values.head import new_head
@@ -90,39 +89,38 @@ class TrainValue:
         """Raises BadInput on an unknown layer, head or target, a missing, constant or not finite reward, rollouts that
         all were cut, or a trunk with another vocabulary."""
         self._check()
-        with together(self) as group:
-            rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
-            rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
-            held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
-            train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
-            measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
-            mean, sd = spread(rewards[train], self.rewards)  # (M,)
-            scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
-            trunk = self._trunk()
-            starts, sequences = self._sequences(trunk, rollouts, prompts)
-            features = self._features(trunk, starts, sequences)
-            standard = Standard.of([features[i] for i in train])
-            standard.apply(features)
-            with seeded(self.seed):
-                head = new_head(
-                    self.head,
-                    size=trunk.size,
-                    vocabulary=int(trunk.model.config.vocab_size),
-                    rewards=self.rewards,
-                    width=self.width,
-                    layer=self.layer,
-                    dtype=self.dtype,
-                    target=self.target,
-                )
-                batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
-                batches = [[train[i] for i in batch] for batch in batches]
-                states = self._states(trunk, starts, sequences, features, standard)
-                target = target_named(self.target).of(Settings(self.td_lambda, self.eta, self._distribution))
-                rates = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
-                training = HeadTraining(head, states, features, scores, target, **rates)
-                trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
-            if group.rank:
-                return
+        rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
+        rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
+        held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
+        train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
+        measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
+        mean, sd = spread(rewards[train], self.rewards)  # (M,)
+        scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
+        trunk = self._trunk()
+        starts, sequences = self._sequences(trunk, rollouts, prompts)
+        features = self._features(trunk, starts, sequences)
+        standard = Standard.of([features[i] for i in train])
+        standard.apply(features)
+        with seeded(self.seed):
+            head = new_head(
+                self.head,
+                size=trunk.size,
+                vocabulary=int(trunk.model.config.vocab_size),
+                rewards=self.rewards,
+                width=self.width,
+                layer=self.layer,
+                dtype=self.dtype,
+                target=self.target,
+            )
+            batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
+            batches = [[train[i] for i in batch] for batch in batches]
+            states = self._states(trunk, starts, sequences, features, standard)
+            target = target_named(self.target).of(Settings(self.td_lambda, self.eta, self._distribution))
+            rates = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+            training = HeadTraining(head, states, features, scores, target, **rates)
+            trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
+        if self.runtime.rank:
+            return
         lengths = [len(s) for s in sequences]
         flops = training_flops(trunk.model, head, lengths, [lengths[i] for i in trained.examples])
         if states.settle():

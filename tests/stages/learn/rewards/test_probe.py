@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from stages.engine.causal_lm import CausalLM
 
+from stages.engine.causal_lm import CausalLM
 from stages.errors import BadInput
 from stages.learn.rewards.probe import Probe, ProbeReward
 from stages.records import Prompt
