@@ -1,22 +1,23 @@
-"""What ScalarValue draws, given values; and what it refuses, each with one line that names the key."""
+"""The draw of one step, given values and tilts; and what is said where a model gives no number."""
 
 import math
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.vocab_value import VocabValue
 from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
 from stages.engine.lanes import Lanes
 from stages.engine.loaded import LoadedLM
-from stages.engine.sampling import Sampling
+from stages.engine.sampling import Draw, Sampling
 from stages.engine.steering import Steering
 from stages.engine.terms import Candidates, Terms
-from stages.errors import BadInput
 
 
 class Given:
@@ -80,60 +81,33 @@ def test_a_forced_eos_that_truncation_removed_is_no_part_of_the_mean() -> None:
     assert choice.logprob.exp().item() == pytest.approx(0.3 * math.exp(0.5) / z, abs=1e-6)
 
 
-def refusal(guide: ScalarValue, policy: LoadedLM) -> BadInput:
-    with pytest.raises(BadInput) as error:
-        guide.open(Lanes(policy), Sampling())
-    assert "\n" not in error.value.problem
-    return error.value
+# numbers that are not finite
 
 
-def test_candidates_must_fit_the_vocabulary(policy: LoadedLM, head: Path) -> None:
-    error = refusal(ScalarValue(head, k=60000), policy)
-    assert error.field == "guide.k"
-    assert error.problem.startswith(f"60000 candidates, but the vocabulary has {policy.vocabulary} tokens; ")
-    ScalarValue(head, k=policy.vocabulary).open(Lanes(policy), Sampling())
+Prompts = list[tuple[str, list[int]]]
 
 
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [
-        ({"k": 0}, "guide.k"),
-        ({"k": 1, "force_eos_candidate": True}, "guide.k"),
-        ({"beta": math.nan}, "guide.beta"),
-        ({"beta": math.inf}, "guide.beta"),
-        ({"outside": "median"}, "guide.outside"),
-        ({"reward": "gold"}, "guide.reward"),
-    ],
-)
-def test_bad_settings_are_named(policy: LoadedLM, head: Path, settings: dict, field: str) -> None:
-    assert refusal(ScalarValue(head, **settings), policy).field == field
-
-
-def test_a_value_of_another_trunk_is_refused(policy: LoadedLM, make_head) -> None:
-    error = refusal(ScalarValue(make_head(trunk="0" * 64)), policy)
-    assert error.field == "guide.folder"
-    assert "another trunk" in error.problem
-
-
-def test_a_folder_without_a_value_model_is_refused(policy: LoadedLM, tmp_path: Path) -> None:
-    assert refusal(ScalarValue(tmp_path), policy).field == "guide.folder"
-
-
-def test_one_of_several_rewards_must_be_named(policy: LoadedLM, make_head) -> None:
-    both = make_head(rewards=("proxy", "length"))
-    assert refusal(ScalarValue(both), policy).field == "guide.reward"
+def test_a_guide_that_leaves_no_token_to_draw_is_named(policy: LoadedLM, prompts: Prompts, vocab_head: Path) -> None:
     lanes = Lanes(policy)
-    opened = ScalarValue(both, reward="length", beta=2.0).open(lanes, Sampling())
-    assert opened.scalar[0].betas == (0, 2)
+    terms = VocabValue(vocab_head).open(lanes, Sampling())
+    term: Any = terms.dense[0]
+    original = term.tilt
+    term.tilt = lambda *given: torch.full_like(original(*given), -math.inf)
+    with pytest.raises(FloatingPointError, match=r"log-normalisers of values of .* at step 0 of prompt 'p0'"):
+        Engine(lanes, Draw(Sampling(), 0, 8), terms).run(prompts, 1)
 
 
-def test_a_policy_of_unknown_type_is_refused(tiny_model: Path) -> None:
-    with pytest.raises(BadInput, match=r"policy\.dtype: 'float31'"):
-        CausalLM(tiny_model, dtype="float31").load("cpu")
-
-
-def test_a_policy_without_a_tokenizer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    for name in ("config.json", "model.safetensors"):
-        shutil.copy(tiny_model / name, tmp_path / name)
-    with pytest.raises(BadInput, match=r"policy\.folder: .*no tokenizer"):
-        CausalLM(tmp_path).load("cpu")
+@pytest.mark.parametrize("which", ["tuned", "values"])
+def test_a_model_that_is_not_finite_is_named_with_its_step(
+    policy: LoadedLM, prompts: Prompts, tuned_model: Path, vocab_head: Path, which: str
+) -> None:
+    guide = ImplicitValue(CausalLM(tuned_model)) if which == "tuned" else VocabValue(vocab_head)
+    lanes = Lanes(policy)
+    terms = guide.open(lanes, Sampling())
+    term: Any = terms.dense[0]
+    original, calls = term.tilt, iter([False, False, True])
+    term.tilt = lambda *given: original(*given) * (math.nan if next(calls) else 1)
+    with pytest.raises(
+        FloatingPointError, match=rf"{'logits' if which == 'tuned' else 'values'} of .* at step 2 of prompt 'p0'"
+    ):
+        Engine(lanes, Draw(Sampling(), 0, 8), terms).run(prompts, 1)
