@@ -139,3 +139,39 @@ def test_a_model_that_only_gives_states_stops_above_them(
     assert counted == {0: length + 5, 1: length + 5, 2: length + 5, "other 0": length + 30}
     assert len(other.cache.layers) == 1
     assert len(base.cache.layers) == 3
+
+
+def test_a_state_that_is_asked_for_twice_is_read_once(policy: LoadedLM) -> None:
+    lane = Lane(policy)
+    assert [lane.tap(layer) for layer in (2, 1, 2)] == [0, 1, 0]
+    assert lane.taps == [2, 1]
+
+
+def test_tokens_one_after_the_other_cost_as_much_as_what_each_sees(policy: LoadedLM) -> None:
+    """Two tokens behind three see 4 and 5 positions. Where only state 1 is read, one layer runs and no head."""
+    lane = Lane(policy)
+    lane.prompts = [[5, 6, 7]]
+    lane.tap(1)
+    assert lane.sequence_flops(2, 3, 2) == policy.flops(2, 9, 0, (1,), end=1)
+    lane.wants_logits = True
+    assert lane.sequence_flops(2, 3, 2) == policy.flops(2, 9, 2, (1,))
+    assert lane.prompt_flops(0) == policy.flops(3, 6, 1, (1,))
+
+
+@torch.inference_mode()
+def test_a_step_costs_what_its_rows_see(policy: LoadedLM) -> None:
+    """Behind prompts of 3 and 1 tokens a new token sees 4 and 2 positions. One goes through all layers; of two
+    alternatives each goes as far as state 2, and the one that is kept through layer 2 and the head afterwards."""
+    lane = Lane(policy)
+    lane.wants_logits = True
+    lane.tap(2)
+    lane.prompts = [[5, 6, 7], [8]]
+    lane.begin(2, 4, 2)
+    ready = lane.prefill([0, 1])
+    lane.enter([(ready[0], 1), (ready[1], 1)], 3)
+    assert lane.step_flops(1) == [policy.flops(1, 4, 0, (2,)), policy.flops(1, 2, 0, (2,))]
+    assert lane.step_flops(2) == [policy.flops(2, 8, 0, (2,), end=2), policy.flops(2, 4, 0, (2,), end=2)]
+    rows = torch.tensor([0, 1])
+    out = lane.forward(torch.tensor([[9, 10], [11, 12]]))
+    lane.cache.keep(rows)
+    assert lane.take(out.at(rows, rows)) == [policy.flops(1, 4, 1, first=2), policy.flops(1, 2, 1, first=2)]

@@ -128,3 +128,49 @@ def test_a_prompt_needs_room_in_every_models_context(
         "shorten the prompt or set a smaller max_new_tokens"
     )
     assert len(engine.run(encoded[:1], 1, asked[:1])) == 1
+
+
+def test_prompts_come_one_after_the_other_and_their_indices_go_on(policy: LoadedLM, tuned_model: Path) -> None:
+    """Without their texts every lane takes the policy's tokens."""
+    lanes = Lanes(policy)
+    other = lanes.join(CausalLM(tuned_model), "guide.tuned", eager=True)
+    assert lanes.add([("a", [5, 6]), ("b", [7])], None, 4) == range(2)
+    assert lanes.add([("c", (8, 9))], None, 4) == range(2, 3)
+    assert lanes.ids == ["a", "b", "c"]
+    assert lanes.policy.prompts == other.prompts == [[5, 6], [7], [8, 9]]
+    lanes.encode([("d", [3])], None, 4)
+    assert (lanes.ids, lanes.policy.prompts, other.prompts) == (["d"], [[3]], [[3]])
+    assert lanes.add([("e", [4])], None, 4) == range(1, 2)
+
+
+def test_another_model_encodes_the_prompts_on_its_own(policy: LoadedLM, strange_model: Path) -> None:
+    """Its tokenizer knows other words; the policy's prompts stay as they are given."""
+    lanes = Lanes(policy)
+    strange = lanes.join(CausalLM(strange_model), "search.scorer.tuned", eager=False)
+    asked = [Prompt(id="a", part="test", text="the film"), Prompt(id="b", part="test", text="so")]
+    given = [(one.id, list(policy.tokenizer(one.text)["input_ids"])) for one in asked]
+    lanes.add(given, asked, 4)
+    assert lanes.policy.prompts == [ids for _, ids in given]
+    assert strange.prompts == [list(strange.lm.tokenizer(one.text)["input_ids"]) for one in asked]
+    assert strange.prompts != lanes.policy.prompts
+    with pytest.raises(ValueError, match="another vocabulary needs the prompts' text"):
+        lanes.add(given, None, 4)
+
+
+def test_a_model_that_only_scores_steps_along_once_a_guide_asks_for_it(policy: LoadedLM, tuned_model: Path) -> None:
+    lanes = Lanes(policy)
+    lane = lanes.join(CausalLM(tuned_model), "search.scorer.tuned", eager=False)
+    assert (lanes.all, lanes.eager) == ([lanes.policy, lane], [lanes.policy])
+    assert lanes.join(CausalLM(tuned_model), "guide.tuned", eager=True) is lane
+    assert lanes.eager == [lanes.policy, lane]
+    lanes.join(CausalLM(tuned_model), "search.scorer.tuned", eager=False)
+    assert lane.eager
+
+
+def test_states_of_the_policy_and_of_another_model(policy: LoadedLM, tuned_model: Path) -> None:
+    lanes = Lanes(policy)
+    assert lanes.tap(None, 2, "guide.model", eager=True) == (lanes.policy, 0)
+    assert lanes.tap(CausalLM(policy.folder), 1, "guide.model", eager=True) == (lanes.policy, 1)
+    lane, place = lanes.tap(CausalLM(tuned_model), 1, "guide.model", eager=True)
+    assert (lane.lm.folder, place, lane.taps) == (tuned_model, 0, [1])
+    assert lanes.policy.taps == [2, 1]

@@ -12,6 +12,7 @@ import torch
 from stages.decode.guides.implicit_value import ImplicitValue
 from stages.decode.guides.vocab_value import VocabValue
 from stages.engine.causal_lm import CausalLM
+from stages.engine.distribution import Distribution, NotFinite
 from stages.engine.engine import Engine
 from stages.engine.lanes import Lanes
 from stages.engine.loaded import LoadedLM
@@ -81,7 +82,73 @@ def test_a_forced_eos_that_truncation_removed_is_no_part_of_the_mean() -> None:
     assert choice.logprob.exp().item() == pytest.approx(0.3 * math.exp(0.5) / z, abs=1e-6)
 
 
+# tilts of all tokens
+
+
+class Lifted:
+    """A dense term that lifts one token: t = β·lift for token 0."""
+
+    name, flops = "lifted", 7.0
+
+    def __init__(self, beta: float, lift: float) -> None:
+        self.betas, self.lift = (beta,), lift
+
+    def tilt(self, base: Distribution, sampling: Sampling, betas: torch.Tensor) -> torch.Tensor:
+        return betas.float() * torch.tensor([[self.lift, *[0.0] * (base.logits.shape[1] - 1)]])
+
+
+def test_a_dense_tilt_by_hand_with_a_strength_of_each_row() -> None:
+    """π₀ = (½, ¼, ¼), t = (log 2, 0, 0): weights 1, ¼, ¼, Z = 3/2, π = (⅔, ⅙, ⅙), KL = ⅔·log 2 − log 3/2 = .0566.
+    The second row's strength is 0."""
+    lane: Any = Given(torch.tensor([[0.5, 0.25, 0.25]] * 2).log(), 2, 1.0)
+    term: Any = Lifted(1.0, math.log(2))
+    steering = Steering(Terms([term]), lane, Sampling())
+    uniforms = torch.tensor([[0.6, 0, 0], [0.6, 0, 0]], dtype=torch.float64)
+    choice = steering.propose(uniforms, torch.tensor([[1.0], [0.0]], dtype=torch.float64)).choice
+    assert choice is not None
+    assert choice.token.tolist() == [0, 1]  # .6 is below ⅔, and between ½ and ¾
+    assert choice.logprob.exp().tolist() == pytest.approx([2 / 3, 1 / 4], abs=1e-6)
+    assert choice.base_logprob.exp().tolist() == pytest.approx([1 / 2, 1 / 4], abs=1e-6)
+    assert choice.kl.tolist() == pytest.approx([2 / 3 * math.log(2) - math.log(1.5), 0], abs=1e-6)
+    assert choice.tilt.tolist() == pytest.approx([math.log(2), 0], abs=1e-6)
+    assert choice.log_ratio.tolist() == pytest.approx([math.log(4 / 3), 0], abs=1e-6)
+
+
+@pytest.mark.parametrize(("outside", "width", "values"), [("mean", 5, 4), ("prefix", 5, 5), ("drop", 4, 4)])
+def test_what_a_step_forwards_and_costs(outside: str, width: int, values: int) -> None:
+    """k = 4 and one from outside, which `drop` never draws; `prefix` reads a value more. 7 FLOPs a dense tilt, 3 a
+    value. Strengths of dense terms come first."""
+    lane: Any = Given(torch.zeros(1, 8), 7, 0.5)
+    lane.flops = 3.0
+    dense: Any = Lifted(2.0, 0.0)
+    steering = Steering(Terms([dense], [lane], Candidates(4, outside)), lane, Sampling())
+    assert (steering.width, steering.flops) == (width, values * 3.0 + 7.0)
+    assert steering.betas == (2.0, 0.5)
+
+
 # numbers that are not finite
+
+
+def test_a_value_that_is_not_finite_is_named_with_its_row() -> None:
+    steering = given(torch.zeros(3, 8), 7, 1.0, Sampling(), Candidates(2))
+    proposal = steering.propose(torch.full((3, 3), 0.5, dtype=torch.float64), torch.ones(3, 1, dtype=torch.float64))
+    states = torch.zeros(3, 3, 1)
+    states[1, 0] = math.nan
+    with pytest.raises(NotFinite, match=r"^values of given are not finite$") as error:
+        steering.choose(proposal, {steering.scored[0]: (states,)})
+    assert error.value.row == 1
+    states[1, 0], states[2, 2] = 0.0, math.nan  # of the token from outside no value is read
+    assert steering.choose(proposal, {steering.scored[0]: (states,)}).kl.tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("lift", [math.nan, math.inf])
+def test_a_tilt_that_is_not_finite_is_named_with_its_row(lift: float) -> None:
+    lane: Any = Given(torch.zeros(2, 4), 3, 1.0)
+    term: Any = Lifted(1.0, lift)
+    steering = Steering(Terms([term]), lane, Sampling())
+    with pytest.raises(NotFinite, match=r"^lifted are not finite$") as error:
+        steering.propose(torch.full((2, 3), 0.5, dtype=torch.float64), torch.tensor([[1.0], [1.0]]))
+    assert error.value.row == 0
 
 
 Prompts = list[tuple[str, list[int]]]
