@@ -127,3 +127,25 @@ def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
         rf"{longest + 6}; shorten the prompts or set a smaller max_new_tokens",
         error.value.problem,
     )
+
+
+@torch.inference_mode()
+def test_a_longer_text_is_read_from_the_last_token_that_both_share(policy: LoadedLM, strange_model: Path) -> None:
+    """Of what the cache holds the longest common prefix stays, less one token, whose logits are needed again."""
+    lanes = Lanes(policy)
+    lane = lanes.join(CausalLM(strange_model), "search.scorer.tuned", eager=False)
+    prompt = Prompt(id="a", part="test", text="two")
+    lanes.add([("a", list(policy.tokenizer(prompt.text)["input_ids"]))], [prompt], 20)
+    lane.begin(1, 60, 20)
+    lane.enter([(lane.prefill([0])[0], 1)], len(lane.prompts[0]))
+    reader = ChunkLane(lane)
+    reader.enter([0])
+    held = list(lane.prompts[0])
+    for text in (" hours of", " hours of noi", " hours of noise"):
+        ids = [*lane.prompts[0], *lane.lm.tokenizer(text, add_special_tokens=False)["input_ids"]]
+        common = next((i for i, (one, other) in enumerate(zip(ids, held, strict=False)) if one != other), len(held))
+        (read,) = reader.forward([Written([], text, False)]).tokens
+        assert read == len(ids) - (common - 1)
+        reader.select([0])
+        held = ids
+    assert reader.held == [held]

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from stages.decode.scorers.reward import RewardScorer
+from stages.decode.parts import Successor
+from stages.decode.scorers.reward import RewardScorer, TextRewards
 from stages.engine.loaded import LoadedLM
 from stages.engine.response import Response
 from stages.errors import BadInput
@@ -53,3 +54,19 @@ def test_a_reward_of_the_wrong_shape_compares_nothing(search: Search, shape: tup
 
     with pytest.raises(BadInput, match=r"^search\.scorer\.reward: Shapeless\.score gave shape"):
         search(RewardScorer(Shapeless()), 2, 2, 2)
+
+
+def test_each_row_s_text_is_scored_and_paid_for_by_hand() -> None:
+    """`oboe` has three vowels and costs 4 tokens at 10 FLOPs each; `xy` has none and costs 2."""
+
+    class Priced(Vowels):
+        def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+            lengths = np.array([len(text) for text in responses])
+            return lengths, 10.0 * lengths
+
+    asked = [Prompt(id="a", part="test", text="so")] * 2
+    rows = [Successor(0, 0, text="oboe", tokens=1), Successor(0, 0, slot=1, text="xy")]
+    scorer = TextRewards(Priced(), "search.scorer")
+    assert scorer.scores(rows, {}, asked) == [3.0, 0.0]
+    assert [(row.tokens, row.flops) for row in rows] == [(1 + 4, 40.0), (2, 20.0)]
+    assert scorer.name == "Priced"
