@@ -57,7 +57,7 @@ def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
         shift: float = 0.0,
         trunk: str | None = None,
         size: int = 32,
-        **trained: str,
+        **trained: Any,
     ) -> Path:
         head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model), **trained)
         generator = torch.Generator().manual_seed(3)

@@ -84,7 +84,7 @@ def test_a_model_without_a_head_is_no_value(policy: LoadedLM, small_model: Path,
 
 def broken(source: Path, folder: Path, layer: int) -> Path:
     """A copy of a model with one weight of a layer NaN."""
-    model = load_model(source, dtype="float32", device="cpu")
+    model: Any = load_model(source, dtype="float32", device="cpu")
     with torch.no_grad():
         model.base_model.layers[layer].mlp.down_proj.weight[0, 0] = math.nan
     model.save_pretrained(folder)

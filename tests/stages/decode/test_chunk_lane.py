@@ -56,7 +56,7 @@ def test_a_chunk_read_at_once_equals_fresh_forwards(any_policy: LoadedLM) -> Non
             prompt = lane.prompts[which[index]]
             out = policy.model(input_ids=torch.tensor([[*prompt, *row]]), output_hidden_states=True, use_cache=False)
             states, logp = out.hidden_states[1][0], out.logits[0].double().log_softmax(-1)
-            near = {"atol": TOLERANCE * float(states.abs().max()), "rtol": 0.0}
+            near: dict[str, Any] = {"atol": TOLERANCE * float(states.abs().max()), "rtol": 0.0}
             assert torch.allclose(read.newest[0][index], states[-1], **near)
             assert torch.allclose(read.before[0][index], states[-2], **near)
             expected = sum(float(logp[len(prompt) + i - 1, token]) for i, token in enumerate(row))

@@ -102,7 +102,8 @@ def line(act: Callable[[], Any]) -> str:
     ("key", "what"), [("beams", "beams"), ("successors", "successors of a beam"), ("chunk", "tokens")]
 )
 def test_beams_successors_and_chunk_are_positive(key: str, what: str, size: int) -> None:
-    assert line(ChunkSearch(**{key: size}).check) == f"search.{key}: {size} is not a positive number of {what}"
+    sizes: dict[str, Any] = {key: size}
+    assert line(ChunkSearch(**sizes).check) == f"search.{key}: {size} is not a positive number of {what}"
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def run(
     terms = Terms()
     if guide is not None and head is not None:
         moved = copy.deepcopy(head)
-        moved.last.bias += guide.shift
+        moved.last.bias.add_(guide.shift)
         values = HeadValues("head", lanes.policy, lanes.policy.tap(head.layer), moved, (guide.beta,), "identity")
         terms = Terms([], [values], Candidates(guide.k, guide.outside))
     return Engine(lanes, Draw(sampling, 0, rows), terms).run(prompts, 2)

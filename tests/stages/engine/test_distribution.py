@@ -1,6 +1,7 @@
 """Temperature, truncation and the inverse CDF."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_the_nucleus_is_that_of_a_full_sort(top_p: float) -> None:
 
 @pytest.mark.parametrize("truncation", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_logit_that_is_not_finite_is_refused(bad: float, truncation: dict[str, float]) -> None:
+def test_a_logit_that_is_not_finite_is_refused(bad: float, truncation: dict[str, Any]) -> None:
     logits = torch.zeros(3, 5)
     logits[1, 2] = bad
     with pytest.raises(NotFinite) as error:

@@ -75,16 +75,16 @@ def test_what_was_done_before_memory_ran_out_is_kept(tiny_model: Path, prompts: 
 
     policy.step = step  # type: ignore[method-assign]
     engine = Engine(Lanes(policy), Draw(Sampling(max_new_tokens=6), 0, 4))
-    pending: list[int] = []
+    sizes: list[int] = []
 
     class Counted(Refill):
-        def decode(self, engine: Engine, rows: Any, at_most: int) -> Any:
-            pending.append(len(rows))
-            return super().decode(engine, rows, at_most)
+        def decode(self, engine: Engine, pending: Any, rows: int) -> Any:
+            sizes.append(len(pending))
+            return super().decode(engine, pending, rows)
 
     with pytest.warns(UserWarning, match="2 rows"):
         rows = engine.run(prompts, 2, schedule=Counted())
-    assert pending == [10, 6]  # the first four were done after five forwards
+    assert sizes == [10, 6]  # the first four were done after five forwards
     assert tokens(rows) == tokens(decode())
 
 

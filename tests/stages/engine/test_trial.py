@@ -76,11 +76,9 @@ def test_the_trial_of_a_load_is_three_short_forwards(tiny_model: Path, monkeypat
 
 
 def test_logits_that_are_changed_after_the_head_are_refused(tiny_model: Path) -> None:
-    from stages.errors import BadInput
-
     class Capped(LlamaForCausalLM):
-        def forward(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            out = super().forward(*args, **kwargs)
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            out: Any = super().forward(*args, **kwargs)
             out.logits = torch.tanh(out.logits)
             return out
 
