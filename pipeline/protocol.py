@@ -57,6 +57,10 @@ class Estimated(Stage, Protocol):
 class Handles(Protocol):
     """What a stage's field `runtime` is handed before it runs. The field never enters the key."""
 
+    rank: int
+    """Which of the processes that run the stage together this one is, from 0. Only process 0 writes and reports."""
+    world: int
+    """How many they are."""
     progress: Callable[..., None]
     """`progress(done, total, note="")`: how far the stage is."""
     metrics: Callable[[Mapping[str, float]], None]

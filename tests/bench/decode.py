@@ -153,6 +153,7 @@ class Plain:
 
     def without_cache(self, k: int) -> None:
         """One candidate after the other, the whole prefix each time (the official decoder's work)."""
+        out: Any = None
         states = []
         for candidate in range(k):
             ids = torch.cat([self.ids, self.ids[:, candidate : candidate + 1]], dim=1)
@@ -198,7 +199,7 @@ def throughput(policy: LoadedLM, head: Path) -> Iterator[Row]:
         batch = started(policy, sampling, None, tokens(size, PREFIX))
         times = [seconds(batch.step) for _ in range(9)][1:]
         yield row(f"base tokens per second, B = {size}", [size / one for one in times], "tokens/s", None)
-    ids = torch.tensor(policy.tokenizer(REVIEW)["input_ids"])[None]
+    ids: Any = torch.tensor(policy.tokenizer(REVIEW)["input_ids"])[None]
     logits, warper = policy.model(ids).logits[0], TopPLogitsWarper(0.9)  # one row a position of running text
 
     def warped() -> torch.Tensor:  # as `generate` does it: the whole vocabulary is sorted

@@ -1,6 +1,5 @@
 """A loaded tiny policy, prompts of different lengths, and value heads on its trunk."""
 
-import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +14,10 @@ from stages.decode.parts import TokenGuide
 from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
 from stages.engine.lanes import Lanes
-from stages.engine.language_model import load_model
 from stages.engine.loaded import LoadedLM
 from stages.engine.response import Response
 from stages.engine.sampling import Draw, Sampling
 from stages.engine.terms import Terms
-from stages.learn.lora import adapted
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
 
@@ -60,7 +57,7 @@ def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
         shift: float = 0.0,
         trunk: str | None = None,
         size: int = 32,
-        **trained: str,
+        **trained: Any,
     ) -> Path:
         head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model), **trained)
         generator = torch.Generator().manual_seed(3)
@@ -95,34 +92,6 @@ def small_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def strange_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     """A model with another tokenizer: words of one letter each, nearly."""
     return make_tiny_model(tmp_path_factory.mktemp("strange_model"), seed=3, layers=2, hidden=16, vocabulary=300)
-
-
-@pytest.fixture(scope="session")
-def tuned_above() -> Callable[..., Any]:
-    """`tuned_above(model, fork, layer)`: a copy of a causal LM with merged LoRA on layers fork … layer − 1, as stage
-    `value` makes it."""
-
-    def make(model: Any, fork: int, layer: int) -> Any:
-        model = copy.deepcopy(model)
-        adapters = adapted(model.base_model, rank=4, alpha=16, top_layers=layer - fork, layers=layer)
-        generator = torch.Generator().manual_seed(5)
-        with torch.no_grad():
-            for name, parameter in adapters.named_parameters():
-                if "lora_B" in name:
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-        adapters.merge_and_unload()
-        return model.eval().requires_grad_(False)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tuned_top(tiny_model: Path, tuned_above: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy with layer 1 of 3 tuned; layers 0 and 2 are its own."""
-    folder = tmp_path_factory.mktemp("tuned_top")
-    tuned_above(load_model(tiny_model, dtype="float32", device="cpu"), 1, 2).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

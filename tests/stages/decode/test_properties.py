@@ -1,4 +1,4 @@
-"""The identities of DESIGN §4 over random tiny models, batch shapes, paddings, k, β, W, K and L.
+"""Identities, each said where it is tested, over random tiny models, batch shapes, paddings, k, β, W, K and L.
 
 The examples are the same in every run; `TILT_EXAMPLES=500 pytest …` tries more of them.
 """
@@ -208,9 +208,9 @@ def run(
     terms = Terms()
     if guide is not None and head is not None:
         moved = copy.deepcopy(head)
-        moved.last.bias += guide.shift
+        moved.last.bias.add_(guide.shift)
         values = HeadValues("head", lanes.policy, lanes.policy.tap(head.layer), moved, (guide.beta,), "identity")
-        terms = Terms(lanes, [], [values], Candidates(guide.k, guide.outside))
+        terms = Terms([], [values], Candidates(guide.k, guide.outside))
     return Engine(lanes, Draw(sampling, 0, rows), terms).run(prompts, 2)
 
 

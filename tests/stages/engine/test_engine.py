@@ -1,4 +1,4 @@
-"""The engine: identities of DESIGN §4, against brute force over the vocabulary and dynamic programming."""
+"""The engine's identities, each said in its test, against brute force over the vocabulary and dynamic programming."""
 
 import math
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ from stages.engine.sampling import Draw, Sampling
 from stages.learn.values.scalar_head import ValueHead
 
 Prompts = list[tuple[str, list[int]]]
+
+
 OUTSIDE = ("mean", "prefix", "drop")
 
 
@@ -84,6 +86,15 @@ def test_results_do_not_depend_on_the_rows_that_step_together(
         assert [row.logprob for row in run] == pytest.approx([row.logprob for row in runs[0]], abs=1e-3)
         assert [row.tokens for row in run] == [row.tokens for row in runs[0]]
         assert [row.flops for row in run] == [row.flops for row in runs[0]]
+
+
+def test_batched_equals_one_at_a_time_past_every_window(
+    any_policy: LoadedLM, prompts: list[tuple[str, list[int]]]
+) -> None:
+    runs = [Engine(Lanes(any_policy), Draw(Sampling(max_new_tokens=9), 0, rows)).run(prompts, 2) for rows in (1, 4, 64)]
+    assert (
+        [row.token_ids for row in runs[0]] == [row.token_ids for row in runs[1]] == [row.token_ids for row in runs[2]]
+    )
 
 
 def test_results_do_not_depend_on_the_order_of_prompts(decode, prompts: Prompts, head: Path) -> None:

@@ -2,13 +2,14 @@
 adapted model."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from stages.decode.chunk_search import ChunkSearch
 from stages.decode.guides.scalar_value import ScalarValue
@@ -17,20 +18,22 @@ from stages.decode.guides.vocab_value import VocabValue
 from stages.decode.scorers.explicit import ExplicitScorer
 from stages.engine import lanes as lanes_module
 from stages.engine.causal_lm import CausalLM
-from stages.engine.engine import Engine
 from stages.engine.fork import branch_of, tap_of
 from stages.engine.lane import Lane
 from stages.engine.lanes import Lanes
+from stages.engine.language_model import load_model
 from stages.engine.loaded import LoadedLM
 from stages.engine.response import Response
 from stages.engine.sampling import Draw, Sampling
-from stages.engine.sections import Tap
+from stages.engine.sections import Sections, Tap
 from stages.learn.values.scalar_head import fingerprint
 from stages.learn.values.train import TrainValue
 from stages.learn.values.vocab_head import VocabHead
 from stages.records import Labelled, Prompt, write
 
 TOLERANCE = 1e-5
+
+
 Prompts = list[tuple[str, list[int]]]
 
 
@@ -95,14 +98,6 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
 
 
 # the engine
-
-
-@pytest.fixture(scope="module")
-def top_head(tuned_top: Path, make_head: Any) -> Path:
-    """A value head on state 2 of it, with its model beside it."""
-    folder = make_head(layer=2, trunk=fingerprint(tuned_top))
-    shutil.copytree(tuned_top, folder / "model")
-    return folder
 
 
 @pytest.fixture
@@ -188,91 +183,6 @@ def test_a_scorer_reads_the_branch_of_a_guide(
         assert [row.score for row in one] == pytest.approx([row.score for row in other], abs=1e-4)
 
 
-@pytest.fixture
-def counted(policy: LoadedLM) -> Iterator[dict[Any, int]]:
-    """How many tokens each module has been given, once `watch`ed."""
-    seen: dict[Any, int] = {}
-    hooks = []
-
-    def watch(name: Any, module: torch.nn.Module) -> None:
-        def count(_: Any, args: tuple[Any, ...]) -> None:
-            seen[name] = seen.get(name, 0) + args[0].shape[0] * args[0].shape[1]
-
-        hooks.append(module.register_forward_pre_hook(count))
-
-    for index, layer in enumerate(policy.sections.layers):
-        watch(index, layer)
-    seen["watch"] = watch  # type: ignore[assignment]
-    yield seen
-    for hook in hooks:
-        hook.remove()
-
-
-def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alone(
-    policy: LoadedLM, prompts: Prompts, top_head: Path, counted: dict[Any, Any]
-) -> None:
-    """k = 4 and one from outside, one row of 6 tokens; the fork lies above layer 0, the value reads state 2.
-
-    A step gives 5 tokens to layer 0 and to the tuned layer 1; then one, the chosen, to the policy's layers 1 and 2,
-    but for the last step, whose token needs no logits.
-    """
-    name, ids = prompts[1]
-    sampling = Sampling(max_new_tokens=6)
-    lanes = Lanes(policy)
-    terms = ScalarValue(top_head, beta=2.0, k=4).open(lanes, sampling)
-    (lane,) = lanes.all
-    (tap,) = lane.taps
-    assert isinstance(tap, Tap)
-    assert tap.branch.sections.layers[0] is policy.sections.layers[0]
-    watch = counted.pop("watch")
-    watch("top", tap.branch.sections.layers[1])
-    counted.clear()  # a trial forward went before
-    (row,) = Engine(lanes, Draw(sampling, 0, 1), terms).run([(name, ids)], 1)
-    assert len(row.token_ids) == 6
-    length = len(ids)
-    assert counted == {0: length + 6 * 5, "top": length + 6 * 5, 1: length + 5, 2: length + 5}
-    assert row.tokens == length + 6 * 5
-
-    layer = sum(p.numel() for p in policy.sections.layers[0].parameters())  # all layers are alike
-    norm = 32
-    prompt_pairs, spans = length * (length + 1) // 2, [length + t for t in range(1, 7)]
-    layers = 2 * layer * (4 * length + 6 * 5 * 2 + 5 * 2) + 2 * norm * (length + 5)
-    attention = 4 * 32 * (4 * prompt_pairs + 2 * 5 * sum(spans) + 2 * sum(spans[:5]))
-    logits = 2 * 32 * policy.vocabulary * 6
-    values = 6 * 4 * 2 * (32 + 1)  # k values a step of a linear head
-    assert row.flops == layers + attention + logits + values
-
-
-def test_a_frozen_trunks_upper_layers_run_for_the_chosen_token_alone(
-    policy: LoadedLM, prompts: Prompts, head: Path, counted: dict[Any, Any]
-) -> None:
-    """The head reads state 2 of 3: k = 4 candidates and one more go through layers 0 and 1."""
-    counted.pop("watch")
-    lanes = Lanes(policy)
-    terms = ScalarValue(head, beta=2.0, k=4).open(lanes, Sampling(max_new_tokens=6))
-    Engine(lanes, Draw(Sampling(max_new_tokens=6), 0, 1), terms).run(prompts[1:2], 1)
-    length = len(prompts[1][1])
-    assert counted == {0: length + 30, 1: length + 30, 2: length + 5}
-
-
-def test_a_model_that_only_gives_states_stops_above_them(
-    policy: LoadedLM, prompts: Prompts, tuned_model: Path, make_head: Any, counted: dict[Any, Any]
-) -> None:
-    """A value on state 1 of a model that shares nothing: its layers 1 and 2 never run."""
-    guide = ScalarValue(make_head(layer=1, trunk=fingerprint(tuned_model)), k=4, model=CausalLM(tuned_model))
-    lanes = Lanes(policy)
-    terms = guide.open(lanes, Sampling(max_new_tokens=6))
-    base, other = lanes.all
-    watch = counted.pop("watch")
-    for index, layer in enumerate(other.lm.sections.layers):
-        watch(f"other {index}", layer)
-    Engine(lanes, Draw(Sampling(max_new_tokens=6), 0, 1), terms).run(prompts[1:2], 1)
-    length = len(prompts[1][1])
-    assert counted == {0: length + 5, 1: length + 5, 2: length + 5, "other 0": length + 30}
-    assert len(other.cache.layers) == 1
-    assert len(base.cache.layers) == 3
-
-
 # what is shared
 
 
@@ -311,3 +221,81 @@ def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
     assert tokens(shared) != tokens(decode())
     apart()
     assert_same(shared, decode(guide))
+
+
+def copied(source: Path, to: Path, change: Callable[[Any], Any]) -> Path:
+    """The model of a folder with some weights changed."""
+    model = load_model(source, dtype="float32", device="cpu")
+    with torch.no_grad():
+        change(model.base_model)
+    model.save_pretrained(to)
+    AutoTokenizer.from_pretrained(source).save_pretrained(to)
+    return to
+
+
+def opened(guide: ScalarValue, policy: LoadedLM) -> Lanes:
+    """The lanes that a guide makes around the policy."""
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
+    return lanes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trunk: trunk.layers[0].mlp.up_proj.weight.mul_(1.5),
+        lambda trunk: trunk.embed_tokens.weight[7].mul_(1.5),
+        lambda trunk: trunk.norm.weight.mul_(1.5),
+    ],
+    ids=["the first layer", "the embeddings", "the final norm"],
+)
+def test_a_model_that_differs_below_or_beside_its_upper_layers_steps_beside_the_policy(
+    policy: LoadedLM, tiny_model: Path, make_head: Any, tmp_path: Path, change: Callable[[Any], Any]
+) -> None:
+    other = copied(tiny_model, tmp_path / "other", change)
+    lanes = opened(ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other)), policy)
+    assert [lane.lm.folder for lane in lanes.all] == [policy.folder, other]
+
+
+def test_another_way_to_encode_prompts_is_another_lane(
+    policy: LoadedLM, tuned_top: Path, make_head: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tuned_top, other)
+    guide = ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other))
+    assert len(opened(guide, policy).all) == 1
+    (other / "chat_template.jinja").write_text("{{ messages[0].content }} is superb")
+    assert len(opened(guide, policy).all) == 2
+
+
+def test_other_numbers_are_another_lane(policy: LoadedLM, tuned_top: Path, make_head: Any) -> None:
+    head = make_head(trunk=fingerprint(tuned_top))
+    guide = ScalarValue(head, k=4, model=CausalLM(tuned_top, dtype="bfloat16"))
+    assert len(opened(guide, policy).all) == 2
+
+
+def test_a_copy_of_the_policy_is_the_policy(
+    policy: LoadedLM, decode: Any, tiny_model: Path, head: Path, tmp_path: Path
+) -> None:
+    """No layer differs: the value reads the policy's own state."""
+    twin = tmp_path / "twin"
+    shutil.copytree(tiny_model, twin)
+    guide = ScalarValue(head, k=4, beta=2.0, model=CausalLM(twin))
+    assert opened(guide, policy).policy.taps == [2]
+    shared, own = decode(guide), decode(ScalarValue(head, k=4, beta=2.0))
+    assert [row.token_ids for row in shared] == [row.token_ids for row in own]
+
+
+def test_a_branch_that_a_trial_forward_does_not_confirm_is_not_used(
+    policy: LoadedLM, tuned_top: Path, make_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An architecture whose layers hand something else on, beside their states, would give other states."""
+
+    run = Sections.run
+
+    def shifted(self: Sections, first: int, *args: Any, **kwargs: Any) -> dict[int, Tensor]:
+        return {index: state + (0.5 if first else 0) for index, state in run(self, first, *args, **kwargs).items()}
+
+    monkeypatch.setattr(Sections, "run", shifted)
+    guide = ScalarValue(make_head(trunk=fingerprint(tuned_top)), k=4, model=CausalLM(tuned_top))
+    assert len(opened(guide, policy).all) == 2

@@ -48,7 +48,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def policy_at(
     prefix: tuple[int, ...], sampling: Sampling, beta: float, weight: float, kind: Candidates
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(π₀, π) by the definitions of DESIGN §4."""
+    """(π₀, π) by their definitions: π₀ ∝ e^(z/τ), π₁ ∝ π₀·e^(w·q); of it the k candidates times e^t, normalised."""
     z = LOGITS[prefix].astype(np.float32).astype(float) / sampling.temperature
     base = softmax(z)
     pi = softmax(z + weight * WIDE[prefix].astype(np.float32))

@@ -120,7 +120,7 @@ def grid(n: int) -> Tensor:
 @given(st.lists(st.sampled_from([0.0, 0.05, 0.3, 1.0]), min_size=2, max_size=6).filter(any), st.booleans())
 def test_pick_draws_each_candidate_as_often_as_its_probability(raw: list[float], dropped: bool) -> None:
     p = f64(*raw) / (sum(raw) + (0 if dropped else 0.5))
-    policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(1 - p.sum()).log())
+    policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(1 - float(p.sum())).log())
     if dropped:
         policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(NONE))
     n = 2000
