@@ -203,7 +203,8 @@ def test_the_protocols_stand_on_the_page_whole() -> None:
 
     expected = {
         "A guide": members("stages/decode/parts.py", "TokenGuide") | members("stages/engine/terms.py", "DenseTerm"),
-        "A scorer": members("stages/decode/parts.py", "Scorer", "OpenScorer") | members("stages/engine/batch.py", "Watcher"),
+        "A scorer": members("stages/decode/parts.py", "Scorer", "OpenScorer")
+        | members("stages/engine/batch.py", "Watcher"),
         "A stage": members(
             "pipeline/protocol.py", "Stage", "Sharded", "Estimated", "Handles", "FieldAtFault", "Passing", "Ending"
         ),
