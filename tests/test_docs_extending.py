@@ -114,7 +114,7 @@ def test_a_guide(project: Path) -> None:
         for place in (project / "runs/latest").glob("*beta=*")
     }
     (plain,), (short,) = ([n for name, n in lengths.items() if name.endswith(f"beta={b}")] for b in (0, 4))
-    assert short < plain / 2
+    assert short < 0.7 * plain
 
 
 def test_a_guide_in_a_sum_and_its_refusal(project: Path) -> None:
@@ -129,13 +129,13 @@ def test_a_guide_in_a_sum_and_its_refusal(project: Path) -> None:
 
 
 def test_a_scorer(project: Path) -> None:
-    tilt(project, command("A scorer"), "method.search.chunk=4")
-    repeated = {
-        name: sum(score.distinct_2 for score in read(payload(project, "score", f"*{name}*") / "scores.parquet", Score))
-        for name in ("base", "fresh")
+    tilt(project, command("A scorer"))
+    words = {
+        name: [len(set(s.text.split())) for s in read(payload(project, "score", f"*{name}*") / "scores.parquet", Score)]
+        for name in ("base", "varied")
     }
-    assert repeated["fresh"] > repeated["base"]
-    assert {name.split()[0] for name in points(project)} == {"base", "fresh"}
+    assert sum(words["varied"]) > sum(words["base"])
+    assert {name.split()[0] for name in points(project)} == {"base", "varied"}
 
 
 def test_a_stage_whole_and_in_shards(project: Path) -> None:
