@@ -10,7 +10,6 @@ last. Nothing here publishes: that is the supervisor's, which holds the lease.
 import ctypes
 import dataclasses
 import datetime
-import errno
 import json
 import os
 import signal
@@ -24,29 +23,17 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 from pipeline.build import NotAField, build
 from pipeline.code import Stamps, changed_since
 from pipeline.errors import no_space
 from pipeline.keys import Files, changed_files
+from pipeline.protocol import Sharded, Stage, exit_code, field_at_fault, handles, retryable
 from pipeline.store import Manifest, write_manifest
 from pipeline.tracking import Tracking, tracker
 
 Send = Callable[[tuple[Any, ...]], None]
-PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
-"""Errors of file systems and networks that another attempt may not meet."""
-
-
-class Stage(Protocol):
-    """What the runner needs of a stage: its fields are its configuration, `run` writes the payload into `out`.
-
-    A `runtime` field, where there is one, is handed the execution's handles (progress, metrics, loggers, …). A stage
-    that can be split has `run_shard(out, index, count)` and `merge(parts, out)` too: merged, the payloads of all shards
-    are what `run` would have written.
-    """
-
-    def run(self, out: Path) -> None: ...
 
 
 @dataclass
@@ -106,11 +93,10 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     out.mkdir(exist_ok=True)
     run = tracker(spec.tracking if rank == 0 else Tracking(), spec.key, spec.name, spec.config, spec.staging)
     try:
-        stage = build(spec.config)
+        stage: Stage = build(spec.config)
         if changed := [*changed_since(spec.code, spec.sources), *changed_files(spec.files)]:
             raise SourceChanged(changed[0])
-        runtime = getattr(stage, "runtime", None)
-        if runtime is not None:
+        if (runtime := handles(stage)) is not None:
             runtime.progress = _throttled(send)
             runtime.loggers = run.loggers
             runtime.table = run.table
@@ -125,9 +111,9 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
 
             runtime.metrics = keep
         if spec.parts:
-            stage.merge([Path(part) for part in spec.parts], out)
+            cast(Sharded, stage).merge([Path(part) for part in spec.parts], out)
         elif spec.shard:
-            stage.run_shard(out, *spec.shard)
+            cast(Sharded, stage).run_shard(out, *spec.shard)
         else:
             stage.run(out)
         seconds = spec.parts_seconds + time.perf_counter() - clock
@@ -178,7 +164,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     lines = str(error).strip().splitlines()
     message = lines[0] if lines else type(error).__name__
     told: dict[str, Any] = {"kind": "error", "field": "", "message": message, "retryable": False}
-    if isinstance(code := getattr(error, "exit_code", None), int):
+    if (code := exit_code(error)) is not None:
         told["exit_code"] = code
     if no_space(error):
         return told | {"kind": "disk"}
@@ -186,11 +172,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return told | {"kind": "input", "field": error.args[0], "message": error.args[1]}
     if isinstance(error, SourceChanged):
         return told
-    if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
-        return told | {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
-    passing = isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", None) in PASSING
-    retryable = bool(getattr(error, "retryable", passing))
-    return told | {"message": f"{type(error).__name__}: {message}", "retryable": retryable}
+    if at_fault := field_at_fault(error):
+        return told | {"kind": "input", "field": at_fault[0], "message": at_fault[1]}
+    return told | {"message": f"{type(error).__name__}: {message}", "retryable": retryable(error)}
 
 
 def limit_threads(threads: int) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.errors import BadInput
-from stages.statistics.intervals import Estimate, paired_difference, standard_error
+from stages.statistics.interval import Interval
+from stages.statistics.means import paired_difference, standard_error
 from sweeps.points import Point, shown_settings
 
 
@@ -33,8 +34,8 @@ class Difference:
 
     point: Point
     reference: Point
-    proxy: Estimate
-    gold: Estimate
+    proxy: Interval
+    gold: Interval
 
 
 def choose(points: Sequence[Point], part: str, slack: float = 0.0) -> dict[str, Choice]:
@@ -120,12 +121,12 @@ def _sentence(d: Difference, points: Sequence[Point], chosen: Mapping[str, Choic
     how = ""
     if d.point.method in chosen:
         how = f", chosen on {chosen[d.point.method].prompts} other prompts by proxy reward alone,"
-    interval = f"95 % interval [{d.gold.low:+.2f}, {d.gold.high:+.2f}], {d.gold.prompts} {part} prompts, paired"
+    interval = f"95 % interval [{d.gold.low:+.2f}, {d.gold.high:+.2f}], {d.gold.items} {part} prompts, paired"
     if d.gold.sign:
         more = "more" if d.gold.sign > 0 else "less"
-        return f"{ours}{how} earns {abs(d.gold.mean):.2f} {more} gold reward than {theirs} ({interval})."
+        return f"{ours}{how} earns {abs(d.gold.value):.2f} {more} gold reward than {theirs} ({interval})."
     return (
-        f"{ours}{how} and {theirs} cannot be told apart in gold reward: the difference is {d.gold.mean:+.2f} "
+        f"{ours}{how} and {theirs} cannot be told apart in gold reward: the difference is {d.gold.value:+.2f} "
         f"({interval}); this sample could detect {d.gold.detectable:.2f}."
     )
 

@@ -1,6 +1,6 @@
 """The comparison of many points: which method, how strongly, and what it is worth.
 
-Reads `scores.parquet` (records.Score) of every point, and `verdicts.parquet` (judge.verdicts.Verdict) where a judge
+Reads `scores.parquet` (records.Score) of every point, and `verdicts.parquet` (records.Verdict) where a judge
 decided; writes `comparison.csv` (one row a point), `summary.txt` (the table for the terminal), `comparison.json` (all
 figures) and `report.html` (one self-contained page).
 Alone: `tilt run -m method=base,bon,vas` (its goal is `compare` unless another is named).
@@ -16,10 +16,12 @@ from typing import Any
 from stages.errors import BadInput
 from stages.runtime import Runtime
 from sweeps.choice import Choice, Difference, choose, differences, reference_point
-from sweeps.content import Study, describe
+from sweeps.content import Rules, Study, describe
+from sweeps.figures import figures
 from sweeps.foresight import values_measured
-from sweeps.judged import judge_points
-from sweeps.points import Point, figures, load_points, settings_order
+from sweeps.judged_points import judge_points
+from sweeps.load import load_points
+from sweeps.points import Point, settings_order
 from sweeps.report import render
 from sweeps.summary import summary
 from sweeps.table import columns, rows, settings_text, write_csv
@@ -72,7 +74,9 @@ class Compare:
         against = self._reference(points)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
-        content = describe(self, Study(points, measured, judges, chosen, against, found, foresight))
+        rules = Rules(self.select_part, self.report_part, self.slack, self.draws, self.seed, self.shown)
+        study = Study(points, measured, judges, chosen, against, found, foresight, self.runtime.lineage)
+        content = describe(study, rules)
         header, lines = columns(judges), rows(points, measured, judges)
         write_csv(out / "comparison.csv", header, lines)
         (out / "comparison.json").write_text(
@@ -119,8 +123,8 @@ class Compare:
     def _track(self, content: dict[str, Any], points: Sequence[Point], found: Sequence[Difference]) -> None:
         values: dict[str, float] = {"points": len(points), "prompts": content["prompts"]}
         for d in found:
-            values |= {f"{d.point.method}/gold_difference": d.gold.mean, f"{d.point.method}/gold_low": d.gold.low}
-            values |= {f"{d.point.method}/gold_high": d.gold.high, f"{d.point.method}/proxy_difference": d.proxy.mean}
+            values |= {f"{d.point.method}/gold_difference": d.gold.value, f"{d.point.method}/gold_low": d.gold.low}
+            values |= {f"{d.point.method}/gold_high": d.gold.high, f"{d.point.method}/proxy_difference": d.proxy.value}
         self.runtime.metrics({name: value for name, value in values.items() if math.isfinite(value)})
         lines = [
             [

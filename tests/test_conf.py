@@ -12,11 +12,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from conf.schema import register_schemas
+from conf.whole import WHOLE
 from hydra_plugins.tilt.launcher import register_launcher
 from hydra_plugins.tilt.sweeper import expand, read_blocks, register_sweeper
-from pipeline.config import check, config_key, register_resolvers
+from pipeline.config import check, register_resolvers
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
+from pipeline.interpolation import config_key
 from pipeline.points import Composition, Point
 from stages.judge.judge import Judge
 
@@ -58,7 +60,7 @@ def choices() -> list[str]:
 @pytest.mark.parametrize("choice", choices())
 def test_every_file_of_conf_is_planned(choice: str) -> None:
     config = compose("config", [choice, *NEEDED.get(choice, [])])
-    check(config)
+    check(config, WHOLE)
     graph = Graph([Point.of(config)])
     assert [graph.nodes[key].name for key in graph.goals] == ["compare"]
 
@@ -92,7 +94,7 @@ def test_a_judge_is_priced_while_planning_and_a_second_one_keeps_its_own_keys() 
 def judging(*overrides: str) -> Any:
     """The one node of the stage `judge` in a run with these overrides."""
     config = compose("config", list(overrides))
-    check(config)
+    check(config, WHOLE)
     (node,) = [node for node in Graph([Point.of(config)]).nodes.values() if node.name == "judge"]
     return node
 
@@ -115,7 +117,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
     config = judging("judge=openai").config
     assert (config["order"], config["canary"]) == ("both", 20)
     assert config["judges"]["second"] is None
-    assert config["judges"]["main"]["_target_"] == "stages.judge.asking.api_judge.ApiJudge"
+    assert config["judges"]["main"]["_target_"] == "stages.judge.api_judge.ApiJudge"
     assert set(config) == {
         "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
         "runtime",
@@ -125,7 +127,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
 @pytest.mark.parametrize("goal", ["compare", "judge"])
 def test_a_second_judge_without_a_first_is_refused_before_anything_runs(goal: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]))
+        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]), WHOLE)
     assert str(refused.value) == (
         "second_judge: nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
     )
@@ -148,7 +150,7 @@ def points_of(sweep: str, *more: str) -> list[Point]:
 def test_every_sweep_is_planned(sweep: str) -> None:
     points = points_of(sweep)
     for point in points:
-        point.check()
+        point.check(WHOLE)
     graph = Graph(points)
     assert len(points) > 1
     assert len(graph.nodes) < graph.naive
@@ -224,7 +226,7 @@ def test_a_value_is_trained_only_where_the_method_asks_for_one() -> None:
     [
         ("stages.decode.guide.k", "method.k"),
         ("stages.decode.search.n", "method.n"),
-        ("stages.engine.sampling.temperature", "sampling.temperature"),
+        ("stages.decode.sampling.temperature", "sampling.temperature"),
         ("stages.data.prompts.table", "task.file"),
         ("stages.model.path", "model.path"),
         ("stages.value.layer", "value.layer"),
@@ -302,7 +304,7 @@ def test_a_block_that_is_none_is_named_by_its_place(tmp_path: Path, text: str, p
 )
 def test_what_stands_in_the_configuration_itself_is_held_against_its_bounds(override: str, line: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check(compose("config", [override]))
+        check(compose("config", [override]), WHOLE)
     assert str(refused.value) == line
 
 
@@ -310,16 +312,16 @@ def test_a_value_of_a_sweep_is_held_against_the_same_bounds() -> None:
     shared = Composition(compose("config", []))
     for value in ("two", 0):
         with pytest.raises(UsageError, match=rf"evaluation.samples: {value} is not a positive number of responses"):
-            Point("", shared, (("evaluation.samples", value),)).check()
+            Point("", shared, (("evaluation.samples", value),)).check(WHOLE)
 
 
 def test_the_bounds_of_the_configuration_itself_let_pass_what_has_a_meaning() -> None:
     given = ["compare.select_part=", "compare.slack=0.5", "+compare.shown=0"]
     config = compose("config", [*given, "max_cost=2", "name=2026", "objective=[a.b]"])
-    check(config)
+    check(config, WHOLE)
     assert (config.compare.select_part, config.compare.slack, config.compare.draws) == ("", 0.5, 2000)
     own = compose("config", ["compare._target_=mine.Compare", "compare.draws=few"])
-    check(own)  # a comparison of another class knows its own words
+    check(own, WHOLE)  # a comparison of another class knows its own words
 
 
 def slots() -> list[str]:
@@ -339,8 +341,8 @@ def test_resources_said_at_a_slot_are_laid_over_what_fills_it() -> None:
     assert [node.resources.cores for node in plain.values()] == [given[key].resources.cores for key in plain]
 
 
-ALLOWED = {"pipeline": {"conf", "hydra_plugins"}, "stages": set(), "sweeps": {"stages"}, "conf": set()}
-ROOMS = {"pipeline", "stages", "sweeps", "conf", "hydra_plugins"}
+ALLOWED = {"pipeline": set(), "stages": set(), "sweeps": {"stages"}, "conf": set()}
+ROOMS = {"pipeline", "stages", "sweeps", "conf", "hydra_plugins", "tilt"}
 
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))

@@ -17,10 +17,12 @@ from typing import Any
 from stages import records
 from stages.errors import BadInput, below
 from stages.fields import check_types
-from stages.judge.asking.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
+from stages.judge.asking.cost import CHARACTERS_A_TOKEN, Cost, Expected, expected_cost
 from stages.judge.seat import Seat
+from stages.judge.verdicts.pair_judge import PairJudge, Session
 from stages.judge.verdicts.pairs import canaries, pairs_of
-from stages.judge.verdicts.verdicts import PairJudge, Session, Verdict, canary_summary, summary
+from stages.judge.verdicts.summary import canary_summary, summary
+from stages.records import Verdict
 from stages.runtime import Runtime
 
 _log = logging.getLogger(__name__)
@@ -125,8 +127,8 @@ class Judge:
         items = expected.items(self.parts)
         if items is None:
             return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
-        found: list[Estimate] = [
-            estimate(
+        found: list[Cost] = [
+            expected_cost(
                 seat.judge,
                 items=items,
                 order=seat.order,
@@ -194,10 +196,10 @@ def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     said = {}
     for one, other in itertools.combinations(dict.fromkeys(v.judge for v in verdicts), 2):
         if (found := of_verdicts(verdicts, one, other)) is not None:
-            kappa = {"kappa": found.kappa.estimate, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
+            kappa = {"kappa": found.kappa.value, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
             said[f"{one}~{other}"] = {
                 "items": found.items,
-                "raw": 100 * found.raw.estimate,
+                "raw": 100 * found.raw.value,
                 "base_rates": dict(zip((one, other), found.base_rates, strict=True)),
             } | {name: value for name, value in kappa.items() if math.isfinite(value)}
     return said

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.decode.scorers import Explicit
-from stages.decode.scorers import Reward as RewardScorer
-from stages.decode.search import BestOf, ChunkSearch
+from stages.decode.best_of import BestOf
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.decode.scorers.reward import RewardScorer
 from stages.errors import BadInput
 from stages.records import Prompt
 from stages.reward import NotFiniteScore, Reward, judged_text, read_uncounted, scored, spent, write_uncounted
@@ -145,7 +146,7 @@ def test_a_cost_of_another_shape_is_refused(cost: tuple):
         (BestOf(4, Costly(0)), []),
         (ChunkSearch(scorer=RewardScorer(Fixed(0))), ["Fixed"]),
         (ChunkSearch(scorer=RewardScorer(Costly(0))), []),
-        (ChunkSearch(scorer=Explicit(Path("value"))), []),
+        (ChunkSearch(scorer=ExplicitScorer(Path("value"))), []),
     ],
 )
 def test_what_a_search_leaves_uncounted_is_written_beside_its_responses(tmp_path: Path, search, names: list[str]):

@@ -7,26 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.errors import BadInput
-from stages.judge.asking.prompts import labels
+from stages.judge.asking.template import labels
 from stages.judge.verdicts import preference
+from stages.judge.verdicts.outcomes import VERDICT
 from stages.judge.verdicts.preference import NoVerdict
 
-VERDICT = "verdict"
-IDENTICAL = "identical"
-"""Both responses are the same: 1.5 by definition, nobody was asked."""
-ASK_AGAIN = (
-    "refusal",
-    "filtered",
-    "empty",
-    "unreadable",
-    "truncated",
-    "missing_logprobs",
-    "no_preference",
-    "wrong_model",
-)
-"""Outcomes of an answer that came and was paid for, but holds no verdict: asked again, then counted as failures."""
-FAILURES = (*ASK_AGAIN, "bad_request", "unreachable", "too_long")
-"""`bad_request`: the server refuses this item; `unreachable`: retries are used up; `too_long`: never sent."""
 PATTERN = r"\[\[(A|B|tie)\]\]"
 """Searched for in the last line that is not blank, so that a verdict quoted from an answer does not count."""
 SCHEMA = {

@@ -9,7 +9,7 @@ from stages.errors import BadInput
 from stages.fields import check_types
 from stages.judge.asking import answers
 from stages.judge.asking.answers import checked_pattern
-from stages.judge.asking.prompts import load_template
+from stages.judge.asking.template import load_template
 from stages.servers.prices import price_of
 from stages.servers.request import checked_endpoint
 from stages.servers.traffic import Traffic

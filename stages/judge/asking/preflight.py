@@ -11,7 +11,7 @@ import time
 from stages.errors import BadInput
 from stages.judge.asking.answers import first_choice, top_logprobs, written
 from stages.judge.asking.judge_model import JudgeModel
-from stages.judge.asking.prompts import load_template, render
+from stages.judge.asking.template import load_template, render
 from stages.servers.client import Client
 from stages.servers.request import Reply, Request
 from stages.servers.wire import token_limit, used_tokens

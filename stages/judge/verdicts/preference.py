@@ -11,7 +11,6 @@ Source: Li et al. 2023 (AlpacaEval) and its `weighted_alpaca_eval_gpt4_turbo` an
 """
 
 import math
-import random
 from collections.abc import Iterable
 
 FIRST, SECOND = "m", "M"
@@ -20,14 +19,6 @@ FIRST, SECOND = "m", "M"
 
 class NoVerdict(ValueError):
     """The answer holds no preference. A typed outcome of one item, never a reason to guess or to drop it."""
-
-
-def seeded_order(instruction: str) -> bool:
-    """True: the candidate is shown first. AlpacaEval's draw, from the instruction alone.
-
-    Source: `alpaca_eval` draws from `random.Random(seed + instruction + "0")` with the column's name as the seed.
-    """
-    return random.Random("is_switched_outputs" + instruction + "0").choices([False, True])[0]
 
 
 def token_logprobs(top: Iterable[tuple[str, float]]) -> tuple[float | None, float | None]:

@@ -10,10 +10,12 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
-from stages.engine.policy import CausalLM, Policy
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
 from stages.engine.prompts import encode, read_parts
-from stages.engine.steering import Terms
+from stages.engine.sampling import Draw
 from stages.errors import BadInput
 from stages.learn.adapt import adapted
 from stages.learn.flops import Cost
@@ -36,7 +38,7 @@ class Learner:
     def __init__(self, stage: PpoSettings) -> None:
         self.stage, self.group = stage, group_of(stage.runtime)
         self.machines = machines_of(stage.runtime, stage.trainer)
-        self.policy: Policy = CausalLM(Path(stage.policy), stage.dtype).load(stage.runtime.device)
+        self.policy: LoadedLM = CausalLM(Path(stage.policy), stage.dtype).load(stage.runtime.device)
         self.prompts: list[Prompt] = read_parts(Path(stage.prompts), [stage.part], "part")
         self.encoded = encode(self.prompts, self.policy, stage.sampling.max_new_tokens)
         self.untouched = Cost(self.policy.model)
@@ -102,8 +104,8 @@ class Learner:
         def told(*now: Any) -> None:
             stage.runtime.progress(iteration, stage.iterations, "drawing responses")
 
-        engine = Engine(self.policy, stage.sampling, Terms(), seed=seed, rows=stage.runtime.rows, progress=told)
-        responses = engine.run(asked, 1)
+        draw = Draw(stage.sampling, seed, stage.runtime.rows, told)
+        responses = Engine(Lanes(self.policy), draw).run(asked, 1)
         prompts = [self.prompts[chosen[place]] for place in mine]
         rewards = scored(stage.reward, prompts, [r.text for r in responses], "reward")
         self.spent["rollout_flops"] += sum(r.flops for r in responses)

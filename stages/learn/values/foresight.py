@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.engine.engine import Engine, text_of
-from stages.engine.policy import CausalLM, Policy
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
 from stages.engine.prompts import encode, read_parts
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.response import text_of
+from stages.engine.sampling import Draw, Sampling
 from stages.errors import BadInput
 from stages.learn.values.load import load_value
 from stages.learn.values.vocab_head import VocabHead
@@ -122,17 +124,16 @@ class Foresight:
         self.runtime.metrics(figures | {"prompts": float(len(prompts)), "samples": float(self.samples)})
 
     def _draw(
-        self, policy: Policy, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
+        self, policy: LoadedLM, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
     ) -> list[list[list[int]]]:
         """Token ids of `samples` responses behind each start."""
-        rows, progress = self.runtime.rows, self.runtime.progress
-        engine = Engine(policy, self.sampling, Terms(), seed=self.seed, rows=rows, progress=progress)
+        engine = Engine(Lanes(policy), Draw(self.sampling, self.seed, self.runtime.rows, self.runtime.progress))
         drawn: list[list[list[int]]] = [[] for _ in prompts]
         asked = [(f"{name}/{p.id}", ids) for p, ids in zip(prompts, starts, strict=True)]
         for response in engine.run(asked, samples):
             drawn[response.prompt].append(list(response.token_ids))
         return drawn
 
-    def _rewards(self, policy: Policy, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
+    def _rewards(self, policy: LoadedLM, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
         texts = [text_of(policy.tokenizer, self.sampling, ids) for ids in responses]
         return scored(self.reward, list(prompts), texts, "reward")

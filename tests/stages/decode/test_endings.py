@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from stages.decode.guides import ScalarValue
-from stages.decode.scorers import Explicit
-from stages.decode.search import ChunkSearch
-from stages.engine.engine import Engine, Response
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine, Refill
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.terms import Terms
 from stages.errors import BadInput
 from stages.records import Prompt
 
@@ -23,7 +26,7 @@ def tokens(responses: list[Response]) -> list[list[int]]:
     return [response.token_ids for response in responses]
 
 
-def test_a_stopping_string_ends_the_response_and_is_cut_from_its_text(decode: Any, policy: Policy) -> None:
+def test_a_stopping_string_ends_the_response_and_is_cut_from_its_text(decode: Any, policy: LoadedLM) -> None:
     """Each free response is cut where the string first appears; tokens up to there stay the same."""
     free = decode(samples=4, max_new_tokens=8)
     stop = "e"
@@ -46,7 +49,7 @@ def test_an_empty_stopping_string_is_refused() -> None:
 class Crowded:
     """A policy whose forwards fail with more rows than fit, as its device would."""
 
-    def __init__(self, policy: Policy, fits: int, error: BaseException) -> None:
+    def __init__(self, policy: LoadedLM, fits: int, error: BaseException) -> None:
         self.original, self.fits, self.error, self.refused = policy.step, fits, error, 0
 
     def __call__(self, ids: torch.Tensor, cache: Any, layers: Any = ()) -> Any:
@@ -72,7 +75,8 @@ def test_out_of_memory_halves_the_rows_and_changes_nothing(
     policy = CausalLM(tiny_model).load("cpu")
     crowded = Crowded(policy, 5, error)
     policy.step = crowded  # type: ignore[method-assign]
-    engine = Engine(policy, sampling, guide.open(policy, sampling), seed=0, rows=16)
+    lanes = Lanes(policy)
+    engine = Engine(lanes, Draw(sampling, 0, 16), guide.open(lanes, sampling))
     with pytest.warns(UserWarning, match="out of memory: decoding goes on with 4 rows at a time"):
         rows = engine.run(prompts, 4)
     assert crowded.refused == 2
@@ -91,18 +95,17 @@ def test_what_was_done_before_memory_ran_out_is_kept(tiny_model: Path, prompts: 
         return original(ids, cache, layers)
 
     policy.step = step  # type: ignore[method-assign]
-    engine = Engine(policy, Sampling(max_new_tokens=6), Terms(), seed=0, rows=4)
-    done: list[int] = []
-    begin = engine._begin
+    engine = Engine(Lanes(policy), Draw(Sampling(max_new_tokens=6), 0, 4))
+    pending: list[int] = []
 
-    def begun() -> None:
-        done.append(len(engine.done))
-        begin()
+    class Counted(Refill):
+        def decode(self, engine: Engine, rows: Any, at_most: int) -> Any:
+            pending.append(len(rows))
+            return super().decode(engine, rows, at_most)
 
-    engine._begin = begun  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="2 rows"):
-        rows = engine.run(prompts, 2)
-    assert done == [0, 4]  # the first four were done after five forwards
+        rows = engine.run(prompts, 2, schedule=Counted())
+    assert pending == [10, 6]  # the first four were done after five forwards
     assert tokens(rows) == tokens(decode())
 
 
@@ -110,27 +113,27 @@ def test_a_single_row_that_does_not_fit_is_an_error(tiny_model: Path, prompts: P
     policy = CausalLM(tiny_model).load("cpu")
     policy.step = Crowded(policy, 0, ERRORS[0])  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
-        Engine(policy, Sampling(), Terms(), seed=0, rows=4).run(prompts, 1)
+        Engine(Lanes(policy), Draw(Sampling(), 0, 4)).run(prompts, 1)
 
 
 def test_other_errors_are_not_taken_for_it(tiny_model: Path, prompts: Prompts) -> None:
     policy = CausalLM(tiny_model).load("cpu")
     policy.step = Crowded(policy, 0, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))  # type: ignore
     with pytest.raises(RuntimeError, match="mat1"):
-        Engine(policy, Sampling(), Terms(), seed=0, rows=4).run(prompts, 1)
+        Engine(Lanes(policy), Draw(Sampling(), 0, 4)).run(prompts, 1)
 
 
 def test_a_search_shrinks_by_whole_groups(tiny_model: Path, prompts: Prompts, head: Path) -> None:
     """W·K = 4: 16 rows do not fit, 8 do; less than one group there can't be."""
     asked = [Prompt(id=name, part="test", text=name) for name, _ in prompts]
-    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, Explicit(head))
+    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, ExplicitScorer(head))
     free = CausalLM(tiny_model).load("cpu")
-    expected = search.decode(free, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=64)
+    expected = search.decode(Lanes(free), Draw(sampling, 0, 64), Terms(), asked, prompts, 1)
     policy = CausalLM(tiny_model).load("cpu")
     policy.step = Crowded(policy, 8, ERRORS[0])  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="8 rows"):
-        rows = search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)
+        rows = search.decode(Lanes(policy), Draw(sampling, 0, 16), Terms(), asked, prompts, 1)
     assert tokens(rows) == tokens(expected)
     policy.step = Crowded(free, 3, ERRORS[0])  # type: ignore[method-assign]
     with pytest.warns(UserWarning, match="out of memory"), pytest.raises(torch.OutOfMemoryError):
-        search.decode(policy, sampling, Terms(), asked, prompts, samples=1, seed=0, rows=16)
+        search.decode(Lanes(policy), Draw(sampling, 0, 16), Terms(), asked, prompts, 1)

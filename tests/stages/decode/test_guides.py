@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages.decode.guides import ScalarValue
-from stages.engine.policy import CausalLM, Policy
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.engine.causal_lm import CausalLM
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
 from stages.engine.sampling import Sampling
-from stages.engine.steering import Candidates, Steering, Terms
+from stages.engine.steering import Steering
+from stages.engine.terms import Candidates, Terms
 from stages.errors import BadInput
 
 
@@ -24,18 +27,19 @@ class Given:
     device = torch.device("cpu")
 
     def __init__(self, logits: torch.Tensor, eos: int, beta: float) -> None:
-        self.logits, self.beta, self.lane = logits, beta, self
-        self.policy = SimpleNamespace(eos=eos)
-        self.base = self
-        self.read = (torch.zeros(len(logits), 1),)
+        self.logits, self.lane = logits, self
+        self.lm = SimpleNamespace(eos=eos)
+        self.policy = self
+        self.betas = (beta,)
+        self.states = (torch.zeros(len(logits), 1),)
 
-    def values(self, read: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return read[0][..., 0].double() * self.beta
+    def values(self, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return states[0].double()  # (…, 1)
 
 
 def given(logits: torch.Tensor, eos: int, beta: float, sampling: Sampling, candidates: Candidates) -> Steering:
     lane = Given(logits, eos, beta)
-    return Steering(Terms(None, [], [lane], candidates), lane, sampling)  # type: ignore[arg-type]
+    return Steering(Terms([], [lane], candidates), lane, sampling)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("outside", ["mean", "prefix", "drop"])
@@ -48,7 +52,7 @@ def test_tokens_are_drawn_as_often_as_the_tilted_policy_says(outside: str, beta:
     logits = torch.tensor(p).log().float().expand(n, -1)
     steering = given(logits, 7, beta, Sampling(), Candidates(3, outside))
     draws = torch.from_numpy(np.random.default_rng(0).random((n, 3)))
-    proposal = steering.propose(draws)
+    proposal = steering.propose(draws, torch.full((n, 1), beta, dtype=torch.float64))
     assert proposal.ids[0, :3].tolist() == [1, 4, 5]  # the most likely three
     hidden = torch.zeros(n, steering.width, 1)
     hidden[:, :3, 0] = torch.tensor(values)
@@ -66,28 +70,28 @@ def test_a_forced_eos_that_truncation_removed_is_no_part_of_the_mean() -> None:
     """Top-k leaves tokens 1, 4, 5, 6 and 7; EOS = 2 takes the third place with base probability 0."""
     logits = torch.tensor([[0.05, 0.3, 0.02, 0.08, 0.2, 0.15, 0.1, 0.1]]).log()
     steering = given(logits, 2, 1.0, Sampling(top_k=5), Candidates(3, force_eos=True))
-    proposal = steering.propose(torch.full((1, 3), 0.01, dtype=torch.float64))
+    proposal = steering.propose(torch.full((1, 3), 0.01, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
     assert proposal.ids[0, :3].tolist() == [1, 4, 2]
-    read = torch.tensor([[[1.0], [0.0], [90.0], [0.0]]])
-    choice = steering.choose(proposal, {steering.scored[0]: (read,)})
+    states = torch.tensor([[[1.0], [0.0], [90.0], [0.0]]])
+    choice = steering.choose(proposal, {steering.scored[0]: (states,)})
     # c = ½: weights .3·e^.5, .2·e^−.5, outside .35
     assert choice.token.item() == 1
     z = 0.3 * math.exp(0.5) + 0.2 * math.exp(-0.5) + 0.35
     assert choice.logprob.exp().item() == pytest.approx(0.3 * math.exp(0.5) / z, abs=1e-6)
 
 
-def refusal(guide: ScalarValue, policy: Policy) -> BadInput:
+def refusal(guide: ScalarValue, policy: LoadedLM) -> BadInput:
     with pytest.raises(BadInput) as error:
-        guide.open(policy, Sampling())
+        guide.open(Lanes(policy), Sampling())
     assert "\n" not in error.value.problem
     return error.value
 
 
-def test_candidates_must_fit_the_vocabulary(policy: Policy, head: Path) -> None:
+def test_candidates_must_fit_the_vocabulary(policy: LoadedLM, head: Path) -> None:
     error = refusal(ScalarValue(head, k=60000), policy)
     assert error.field == "guide.k"
     assert error.problem.startswith(f"60000 candidates, but the vocabulary has {policy.vocabulary} tokens; ")
-    ScalarValue(head, k=policy.vocabulary).open(policy, Sampling())
+    ScalarValue(head, k=policy.vocabulary).open(Lanes(policy), Sampling())
 
 
 @pytest.mark.parametrize(
@@ -101,25 +105,26 @@ def test_candidates_must_fit_the_vocabulary(policy: Policy, head: Path) -> None:
         ({"reward": "gold"}, "guide.reward"),
     ],
 )
-def test_bad_settings_are_named(policy: Policy, head: Path, settings: dict, field: str) -> None:
+def test_bad_settings_are_named(policy: LoadedLM, head: Path, settings: dict, field: str) -> None:
     assert refusal(ScalarValue(head, **settings), policy).field == field
 
 
-def test_a_value_of_another_trunk_is_refused(policy: Policy, make_head) -> None:
+def test_a_value_of_another_trunk_is_refused(policy: LoadedLM, make_head) -> None:
     error = refusal(ScalarValue(make_head(trunk="0" * 64)), policy)
     assert error.field == "guide.folder"
     assert "another trunk" in error.problem
 
 
-def test_a_folder_without_a_value_model_is_refused(policy: Policy, tmp_path: Path) -> None:
+def test_a_folder_without_a_value_model_is_refused(policy: LoadedLM, tmp_path: Path) -> None:
     assert refusal(ScalarValue(tmp_path), policy).field == "guide.folder"
 
 
-def test_one_of_several_rewards_must_be_named(policy: Policy, make_head) -> None:
+def test_one_of_several_rewards_must_be_named(policy: LoadedLM, make_head) -> None:
     both = make_head(rewards=("proxy", "length"))
     assert refusal(ScalarValue(both), policy).field == "guide.reward"
-    opened = ScalarValue(both, reward="length", beta=2.0).open(policy, Sampling())
-    assert opened.scalar[0].weights.tolist() == [0, 2]  # type: ignore[attr-defined]
+    lanes = Lanes(policy)
+    opened = ScalarValue(both, reward="length", beta=2.0).open(lanes, Sampling())
+    assert opened.scalar[0].betas == (0, 2)
 
 
 def test_a_policy_of_unknown_type_is_refused(tiny_model: Path) -> None:

@@ -10,12 +10,18 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from stages.decode.guides import Implicit, ScalarValue, Sum, VocabValue
-from stages.engine.engine import Engine, Response
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.guides.vocab_value import VocabValue
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
 from stages.engine.language_model import load_model
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.terms import Terms
 from stages.errors import BadInput
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
@@ -30,7 +36,7 @@ def tokens(responses: list[Response]) -> list[list[int]]:
 class Fresh:
     """Every figure from a fresh forward over the whole prefix and float64 numpy over the whole vocabulary."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: LoadedLM) -> None:
         self.models = {Path(policy.folder): policy.model}
 
     def model(self, folder: Path) -> Any:
@@ -68,7 +74,7 @@ class Fresh:
         p = softmax(z)
         t = np.zeros_like(z)
         for guide, weight in dense:
-            if isinstance(guide, Implicit):
+            if isinstance(guide, ImplicitValue):
                 untuned = base if guide.untuned is None else Path(guide.untuned.folder)
                 ratio = self.logits(Path(guide.tuned.folder), prefix) - self.logits(untuned, prefix)
                 t += weight * guide.weight * ratio / sampling.temperature
@@ -108,7 +114,7 @@ def divergence(pi: np.ndarray, p: np.ndarray) -> float:
 def assert_fresh(
     rows: list[Response],
     prompts: Prompts,
-    policy: Policy,
+    policy: LoadedLM,
     sampling: Sampling,
     dense: list[Any],
     scalar: ScalarValue | None = None,
@@ -135,16 +141,16 @@ WARM = {"temperature": 0.7, "top_k": 40, "max_new_tokens": 4}
 
 @pytest.mark.parametrize("with_untuned", [False, True])
 def test_emulated_fine_tuning_mixes_logits_before_temperature(
-    decode: Decoder, policy: Policy, prompts: Prompts, tuned_model: Path, small_model: Path, with_untuned: bool
+    decode: Decoder, policy: LoadedLM, prompts: Prompts, tuned_model: Path, small_model: Path, with_untuned: bool
 ) -> None:
-    guide = Implicit(CausalLM(tuned_model), CausalLM(small_model) if with_untuned else None, weight=0.3)
+    guide = ImplicitValue(CausalLM(tuned_model), CausalLM(small_model) if with_untuned else None, weight=0.3)
     rows = decode(guide, samples=1, **WARM)
     assert_fresh(rows, prompts, policy, Sampling(**WARM), [(guide, 1.0)])
 
 
 @pytest.mark.parametrize(("k", "outside"), [(None, "mean"), (6, "mean"), (6, "drop"), (60, "mean")])
 def test_a_vocabulary_wide_value_tilts_all_tokens_or_the_candidates(
-    decode: Decoder, policy: Policy, prompts: Prompts, vocab_head: Path, k: int | None, outside: str
+    decode: Decoder, policy: LoadedLM, prompts: Prompts, vocab_head: Path, k: int | None, outside: str
 ) -> None:
     guide = VocabValue(vocab_head, beta=1.5, k=k, outside=outside)
     rows = decode(guide, samples=1, **WARM)
@@ -152,7 +158,7 @@ def test_a_vocabulary_wide_value_tilts_all_tokens_or_the_candidates(
 
 
 def test_a_value_on_another_model_steps_beside_the_policy(
-    decode: Decoder, policy: Policy, prompts: Prompts, small_model: Path, make_head: Any
+    decode: Decoder, policy: LoadedLM, prompts: Prompts, small_model: Path, make_head: Any
 ) -> None:
     head = make_head(layer=1, size=16, trunk=fingerprint(small_model))
     guide = ScalarValue(head, beta=2.0, k=6, model=CausalLM(small_model))
@@ -163,7 +169,7 @@ def test_a_value_on_another_model_steps_beside_the_policy(
     "options", [{"transform": "log_sigmoid"}, {"compat": "official"}, {"outside": "drop"}, {"beta": [1.5, -1.0]}]
 )
 def test_options_of_a_scalar_value(
-    decode: Decoder, policy: Policy, prompts: Prompts, make_head: Any, options: dict[str, Any]
+    decode: Decoder, policy: LoadedLM, prompts: Prompts, make_head: Any, options: dict[str, Any]
 ) -> None:
     rewards = ("proxy", "length") if "beta" in options else ("proxy",)
     head = make_head(rewards=rewards, target="fudge" if "transform" in options else "td_lambda")
@@ -174,21 +180,21 @@ def test_options_of_a_scalar_value(
 @pytest.mark.parametrize("outside", ["mean", "drop"])
 def test_a_sum_of_dense_and_scalar_guides_has_exact_kl(
     decode: Decoder,
-    policy: Policy,
+    policy: LoadedLM,
     prompts: Prompts,
     tuned_model: Path,
     vocab_head: Path,
     head: Path,
     outside: str,
 ) -> None:
-    implicit, wide = Implicit(CausalLM(tuned_model), weight=0.3), VocabValue(vocab_head, beta=1.0)
+    implicit, wide = ImplicitValue(CausalLM(tuned_model), weight=0.3), VocabValue(vocab_head, beta=1.0)
     scalar = ScalarValue(head, beta=2.0, k=6, outside=outside)
     rows = decode(Sum([implicit, scalar, wide], [0.5, 1.0, -1.0]), samples=1, **WARM)
     assert_fresh(rows, prompts, policy, Sampling(**WARM), [(implicit, 0.5), (wide, -1.0)], scalar)
 
 
 def test_two_values_add_up_on_the_same_candidates(
-    decode: Decoder, make_head: Any, small_model: Path, policy: Policy
+    decode: Decoder, make_head: Any, small_model: Path, policy: LoadedLM
 ) -> None:
     """β = 1.5 and .5 of the same head is β = 2; a value of layer 1 and one of another model join in."""
     head = make_head()
@@ -208,7 +214,7 @@ def test_two_values_add_up_on_the_same_candidates(
 
 def test_weight_zero_draws_the_base_tokens(decode: Decoder, tuned_model: Path, vocab_head: Path) -> None:
     base = decode(samples=3)
-    for guide in (Implicit(CausalLM(tuned_model), weight=0.0), VocabValue(vocab_head, beta=0.0)):
+    for guide in (ImplicitValue(CausalLM(tuned_model), weight=0.0), VocabValue(vocab_head, beta=0.0)):
         rows = decode(guide, samples=3)
         assert tokens(rows) == tokens(base)
         assert max(abs(row.kl) for row in rows) < 1e-9
@@ -241,16 +247,17 @@ def test_vocabularies_that_are_padded_differently(
     policy = CausalLM(padded("base", base)).load("cpu")
     models = [CausalLM(padded("tuned", tuned)), None if untuned is None else CausalLM(padded("base", untuned))]
 
-    def decoded(guide: Implicit | None, sampling: Sampling) -> list[Response]:
-        terms = Terms() if guide is None else guide.open(policy, sampling)
-        return Engine(policy, sampling, terms, seed=0, rows=16).run(prompts, 3)
+    def decoded(guide: ImplicitValue | None, sampling: Sampling) -> list[Response]:
+        lanes = Lanes(policy)
+        terms = Terms() if guide is None else guide.open(lanes, sampling)
+        return Engine(lanes, Draw(sampling, 0, 16), terms).run(prompts, 3)
 
     alone = decoded(None, Sampling(max_new_tokens=6))
-    assert tokens(decoded(Implicit(*models, weight=0.0), Sampling(max_new_tokens=6))) == tokens(alone)
+    assert tokens(decoded(ImplicitValue(*models, weight=0.0), Sampling(max_new_tokens=6))) == tokens(alone)
     fresh, shared = Fresh(policy), policy.vocabulary - base
     for weight in (0.5, -0.5):
         sampling = Sampling(temperature=0.7, max_new_tokens=1)
-        for row in decoded(Implicit(*models, weight=weight), sampling):
+        for row in decoded(ImplicitValue(*models, weight=weight), sampling):
             prefix = list(prompts[row.prompt][1])
             z = fresh.logits(Path(policy.folder), prefix)[:shared]
             above, below = (
@@ -262,18 +269,18 @@ def test_vocabularies_that_are_padded_differently(
 
 
 def test_the_same_model_tuned_and_untuned_is_the_base(decode: Decoder, tuned_model: Path) -> None:
-    rows = decode(Implicit(CausalLM(tuned_model), CausalLM(tuned_model), weight=3.0))
+    rows = decode(ImplicitValue(CausalLM(tuned_model), CausalLM(tuned_model), weight=3.0))
     assert tokens(rows) == tokens(decode())
 
 
 def test_weight_one_against_the_base_itself_is_the_tuned_model(
-    decode: Decoder, policy: Policy, prompts: Prompts, tuned_model: Path
+    decode: Decoder, policy: LoadedLM, prompts: Prompts, tuned_model: Path
 ) -> None:
     """z_base + (z_tuned − z_base) = z_tuned."""
     tuned = CausalLM(tuned_model).load("cpu")
     alone = decode(samples=3)  # another policy, the same uniforms
-    direct = Engine(tuned, Sampling(max_new_tokens=6), Terms(), seed=0, rows=4).run(prompts, 3)
-    guided = decode(Implicit(CausalLM(tuned_model)), samples=3)
+    direct = Engine(Lanes(tuned), Draw(Sampling(max_new_tokens=6), 0, 4)).run(prompts, 3)
+    guided = decode(ImplicitValue(CausalLM(tuned_model)), samples=3)
     assert tokens(guided) == tokens(direct)
     assert tokens(guided) != tokens(alone)
     assert [row.logprob for row in guided] == pytest.approx([row.logprob for row in direct], abs=1e-4)
@@ -285,7 +292,7 @@ def test_results_do_not_depend_on_the_rows_that_step_together(
     value = ScalarValue(
         make_head(layer=1, size=16, trunk=fingerprint(small_model)), k=4, beta=1.0, model=CausalLM(small_model)
     )
-    guide = Sum([Implicit(CausalLM(tuned_model), CausalLM(small_model), weight=0.3), value])
+    guide = Sum([ImplicitValue(CausalLM(tuned_model), CausalLM(small_model), weight=0.3), value])
     runs = [decode(guide, samples=3, rows=rows, max_new_tokens=7) for rows in (1, 4, 64)]
     for run in runs[1:]:
         assert tokens(run) == tokens(runs[0])
@@ -297,14 +304,14 @@ def test_emulated_fine_tuning_costs_one_token_of_each_model_a_step(
     decode: Decoder, prompts: Prompts, tuned_model: Path, small_model: Path
 ) -> None:
     length = len(prompts[1][1])
-    both = decode(Implicit(CausalLM(tuned_model), CausalLM(small_model)), only=prompts[1:2])
+    both = decode(ImplicitValue(CausalLM(tuned_model), CausalLM(small_model)), only=prompts[1:2])
     assert [row.tokens for row in both] == [3 * length + 3 * 5, 3 * 5]  # the sixth token needs no forward
-    one = decode(Implicit(CausalLM(tuned_model)), only=prompts[1:2])
+    one = decode(ImplicitValue(CausalLM(tuned_model)), only=prompts[1:2])
     assert [row.tokens for row in one] == [2 * length + 2 * 5, 2 * 5]
 
 
 def test_a_head_over_the_vocabulary_costs_its_product_at_every_step(
-    decode: Decoder, prompts: Prompts, policy: Policy, head: Path, vocab_head: Path
+    decode: Decoder, prompts: Prompts, policy: LoadedLM, head: Path, vocab_head: Path
 ) -> None:
     """2·(D + 1)·V for each of 6 tokens, the last one too; at β = 0 the draws are those without it."""
     product = 2 * (32 + 1) * policy.vocabulary
@@ -328,14 +335,14 @@ def test_a_separate_value_costs_candidates_there_and_one_token_of_the_policy(
 # refusals
 
 
-def refusal(guide: Any, policy: Policy) -> BadInput:
+def refusal(guide: Any, policy: LoadedLM) -> BadInput:
     with pytest.raises(BadInput) as error:
-        guide.open(policy, Sampling())
+        guide.open(Lanes(policy), Sampling())
     assert "\n" not in error.value.problem
     return error.value
 
 
-def test_kinds_of_heads_are_not_mixed_up(policy: Policy, head: Path, vocab_head: Path) -> None:
+def test_kinds_of_heads_are_not_mixed_up(policy: LoadedLM, head: Path, vocab_head: Path) -> None:
     assert "use VocabValue" in refusal(ScalarValue(vocab_head), policy).problem
     assert refusal(VocabValue(head), policy).field == "guide.folder"
 
@@ -354,34 +361,36 @@ def test_kinds_of_heads_are_not_mixed_up(policy: Policy, head: Path, vocab_head:
         (lambda f: VocabValue(f, k=0), "guide.k"),
         (lambda f: VocabValue(f, k=10**6), "guide.k"),
         (lambda f: VocabValue(f, outside="prefix"), "guide.outside"),
-        (lambda f: Implicit(CausalLM(f), weight=math.inf), "guide.weight"),
-        (lambda f: Implicit(CausalLM(f)), "guide.tuned.folder"),
-        (lambda f: Implicit(CausalLM(f, quantisation="2bit")), "guide.tuned.folder"),
+        (lambda f: ImplicitValue(CausalLM(f), weight=math.inf), "guide.weight"),
+        (lambda f: ImplicitValue(CausalLM(f)), "guide.tuned.folder"),
+        (lambda f: ImplicitValue(CausalLM(f, quantisation="2bit")), "guide.tuned.folder"),
     ],
 )
-def test_bad_settings_are_named(policy: Policy, head: Path, make: Any, field: str) -> None:
+def test_bad_settings_are_named(policy: LoadedLM, head: Path, make: Any, field: str) -> None:
     assert refusal(make(head), policy).field == field
 
 
-def test_a_guide_that_leaves_no_token_to_draw_is_named(policy: Policy, prompts: Prompts, vocab_head: Path) -> None:
-    terms = VocabValue(vocab_head).open(policy, Sampling())
+def test_a_guide_that_leaves_no_token_to_draw_is_named(policy: LoadedLM, prompts: Prompts, vocab_head: Path) -> None:
+    lanes = Lanes(policy)
+    terms = VocabValue(vocab_head).open(lanes, Sampling())
     term: Any = terms.dense[0]
     original = term.tilt
-    term.tilt = lambda base, sampling: torch.full_like(original(base, sampling), -math.inf)
+    term.tilt = lambda *given: torch.full_like(original(*given), -math.inf)
     with pytest.raises(FloatingPointError, match=r"log-normalisers of values of .* at step 0 of prompt 'p0'"):
-        Engine(policy, Sampling(), terms, seed=0, rows=8).run(prompts, 1)
+        Engine(lanes, Draw(Sampling(), 0, 8), terms).run(prompts, 1)
 
 
 @pytest.mark.parametrize("which", ["tuned", "values"])
 def test_a_model_that_is_not_finite_is_named_with_its_step(
-    policy: Policy, prompts: Prompts, tuned_model: Path, vocab_head: Path, which: str
+    policy: LoadedLM, prompts: Prompts, tuned_model: Path, vocab_head: Path, which: str
 ) -> None:
-    guide = Implicit(CausalLM(tuned_model)) if which == "tuned" else VocabValue(vocab_head)
-    terms = guide.open(policy, Sampling())
+    guide = ImplicitValue(CausalLM(tuned_model)) if which == "tuned" else VocabValue(vocab_head)
+    lanes = Lanes(policy)
+    terms = guide.open(lanes, Sampling())
     term: Any = terms.dense[0]
     original, calls = term.tilt, iter([False, False, True])
-    term.tilt = lambda base, sampling: original(base, sampling) * (math.nan if next(calls) else 1)
+    term.tilt = lambda *given: original(*given) * (math.nan if next(calls) else 1)
     with pytest.raises(
         FloatingPointError, match=rf"{'logits' if which == 'tuned' else 'values'} of .* at step 2 of prompt 'p0'"
     ):
-        Engine(policy, Sampling(), terms, seed=0, rows=8).run(prompts, 1)
+        Engine(lanes, Draw(Sampling(), 0, 8), terms).run(prompts, 1)

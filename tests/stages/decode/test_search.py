@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from stages.decode.search import BestOf
-from stages.engine.engine import Response
+from stages.decode.best_of import BestOf
+from stages.engine.response import Response
 from stages.errors import BadInput
 from stages.records import Prompt
 

@@ -10,15 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.decode import scorers
-from stages.decode.guides import ScalarValue, Sum, VocabValue
-from stages.decode.search import ChunkSearch
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.guides.vocab_value import VocabValue
+from stages.decode.scorers.explicit import ExplicitScorer
 from stages.engine import lanes as lanes_module
-from stages.engine.engine import Engine, Response
-from stages.engine.fork import branch_of, read_of
-from stages.engine.lanes import Lane
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.fork import branch_of, tap_of
+from stages.engine.lane import Lane
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
 from stages.engine.sections import Tap
 from stages.learn.values.scalar_head import fingerprint
 from stages.learn.values.train import TrainValue
@@ -29,7 +34,7 @@ TOLERANCE = 1e-5
 Prompts = list[tuple[str, list[int]]]
 
 
-def fresh(policy: Policy, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def fresh(policy: LoadedLM, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Last token's logits (V,) and hidden states, (D,) a layer, from the whole sequence without any cache."""
     out = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     return out.logits[0, -1], tuple(state[0, -1] for state in out.hidden_states)
@@ -42,19 +47,19 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(("fork", "layer"), [(1, 2), (1, 3), (2, 3)])
 @torch.inference_mode()
 def test_states_and_logits_are_those_of_two_fresh_forwards(
-    any_policy: Policy, tuned_above: Callable[..., Any], fork: int, layer: int
+    any_policy: LoadedLM, tuned_above: Callable[..., Any], fork: int, layer: int
 ) -> None:
     """Prompts of 7 and 2 tokens, steps of 5 and 3 candidates and of one token, past every window; rows leave and move.
     Layer 3 is the last: its state has gone through the final norm."""
     policy = any_policy
     model = tuned_above(policy.model, fork, layer)
-    whole = Policy(policy.folder, model, policy.tokenizer, "policy.folder")
+    whole = LoadedLM(policy.folder, model, policy.tokenizer, "policy.folder")
     branch = branch_of(policy, whole, "policy.folder")
     assert branch is not None
     assert branch.first == fork
     lane = Lane(policy)
     lane.wants_logits = True
-    place = lane.place(read_of(branch, layer))
+    place = lane.tap(tap_of(branch, layer))
     draw = torch.Generator().manual_seed(fork + layer)
 
     def tokens(*shape: int) -> Tensor:
@@ -70,7 +75,7 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
         assert lane.logits is not None
         for row, prefix in enumerate(prefixes):
             assert_near(lane.logits[row], fresh(policy, prefix)[0])
-            assert_near(lane.read[place][row], fresh(whole, prefix)[1][layer])
+            assert_near(lane.states[place][row], fresh(whole, prefix)[1][layer])
 
     assert_newest()
     for width, stay in ((5, [0, 1, 2]), (1, [2, 1]), (3, [0, 1]), (5, [1, 0]), (1, [0])):
@@ -79,7 +84,7 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
         for row, prefix in enumerate(prefixes):
             for column in range(width):
                 state = fresh(whole, [*prefix, int(ids[row, column])])[1][layer]
-                assert_near(out.read[place][row, column], state)
+                assert_near(out.states[place][row, column], state)
         chosen = torch.randint(width, (len(prefixes),), generator=draw)
         lane.cache.keep(chosen)
         prefixes = [[*prefixes[row], int(ids[row, chosen[row]])] for row in stay]
@@ -130,7 +135,7 @@ def test_a_shared_trunk_decodes_as_a_whole_second_model(
 
 
 def test_a_vocabulary_wide_value_reads_a_branch(
-    policy: Policy, decode: Any, tuned_top: Path, apart: Callable[[], None], tmp_path: Path
+    policy: LoadedLM, decode: Any, tuned_top: Path, apart: Callable[[], None], tmp_path: Path
 ) -> None:
     head = VocabHead(size=32, vocabulary=policy.vocabulary, reward="proxy", layer=2, trunk=fingerprint(tuned_top))
     with torch.no_grad():
@@ -144,16 +149,17 @@ def test_a_vocabulary_wide_value_reads_a_branch(
 
 
 def test_values_of_several_layers_share_one_branch(
-    policy: Policy, decode: Any, tuned_top: Path, make_head: Any, apart: Callable[[], None]
+    policy: LoadedLM, decode: Any, tuned_top: Path, make_head: Any, apart: Callable[[], None]
 ) -> None:
     """States 1 (below the fork: the policy's own), 2 and 3 of the tuned model, and state 2 of the policy."""
     heads = [
         ScalarValue(make_head(layer=n, trunk=fingerprint(tuned_top)), model=CausalLM(tuned_top)) for n in (1, 2, 3)
     ]
     guide = Sum([*heads, ScalarValue(make_head(layer=2))], [1.0, -0.5, 0.7, 1.0])
-    lanes = guide.open(policy, Sampling()).lanes
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
     assert len(lanes.all) == 1
-    reads = lanes.base.reads
+    reads = lanes.policy.taps
     assert [read.layer if isinstance(read, Tap) else read for read in reads] == [1, 2, 3, 2]
     assert len({read.branch for read in reads if isinstance(read, Tap)}) == 1
     shared = decode(guide)
@@ -162,16 +168,17 @@ def test_values_of_several_layers_share_one_branch(
 
 
 def test_a_scorer_reads_the_branch_of_a_guide(
-    policy: Policy, prompts: Prompts, top_head: Path, apart: Callable[[], None]
+    policy: LoadedLM, prompts: Prompts, top_head: Path, apart: Callable[[], None]
 ) -> None:
     asked = [Prompt(id=name, part="test", text=str(policy.tokenizer.decode(ids))) for name, ids in prompts]
-    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, scorers.Explicit(top_head))
+    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, ExplicitScorer(top_head))
 
     def run(guided: bool) -> list[Any]:
-        terms = ScalarValue(top_head, beta=1.0, k=4).open(policy, sampling)
+        lanes = Lanes(policy)
+        terms = ScalarValue(top_head, beta=1.0, k=4).open(lanes, sampling)
         if not guided:
             terms.scalar, terms.candidates = [], None
-        return search.decode(policy, sampling, terms, asked, prompts, samples=1, seed=0, rows=64)
+        return search.decode(lanes, Draw(sampling, 0, 64), terms, asked, prompts, 1)
 
     shared = [run(guided) for guided in (True, False)]
     apart()
@@ -182,7 +189,7 @@ def test_a_scorer_reads_the_branch_of_a_guide(
 
 
 @pytest.fixture
-def counted(policy: Policy) -> Iterator[dict[Any, int]]:
+def counted(policy: LoadedLM) -> Iterator[dict[Any, int]]:
     """How many tokens each module has been given, once `watch`ed."""
     seen: dict[Any, int] = {}
     hooks = []
@@ -202,7 +209,7 @@ def counted(policy: Policy) -> Iterator[dict[Any, int]]:
 
 
 def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alone(
-    policy: Policy, prompts: Prompts, top_head: Path, counted: dict[Any, Any]
+    policy: LoadedLM, prompts: Prompts, top_head: Path, counted: dict[Any, Any]
 ) -> None:
     """k = 4 and one from outside, one row of 6 tokens; the fork lies above layer 0, the value reads state 2.
 
@@ -211,16 +218,16 @@ def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alo
     """
     name, ids = prompts[1]
     sampling = Sampling(max_new_tokens=6)
-    terms = ScalarValue(top_head, beta=2.0, k=4).open(policy, sampling)
-    assert terms.lanes is not None
-    (lane,) = terms.lanes.all
-    (tap,) = lane.reads
+    lanes = Lanes(policy)
+    terms = ScalarValue(top_head, beta=2.0, k=4).open(lanes, sampling)
+    (lane,) = lanes.all
+    (tap,) = lane.taps
     assert isinstance(tap, Tap)
     assert tap.branch.sections.layers[0] is policy.sections.layers[0]
     watch = counted.pop("watch")
     watch("top", tap.branch.sections.layers[1])
     counted.clear()  # a trial forward went before
-    (row,) = Engine(policy, sampling, terms, seed=0, rows=1).run([(name, ids)], 1)
+    (row,) = Engine(lanes, Draw(sampling, 0, 1), terms).run([(name, ids)], 1)
     assert len(row.token_ids) == 6
     length = len(ids)
     assert counted == {0: length + 6 * 5, "top": length + 6 * 5, 1: length + 5, 2: length + 5}
@@ -237,28 +244,29 @@ def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alo
 
 
 def test_a_frozen_trunks_upper_layers_run_for_the_chosen_token_alone(
-    policy: Policy, prompts: Prompts, head: Path, counted: dict[Any, Any]
+    policy: LoadedLM, prompts: Prompts, head: Path, counted: dict[Any, Any]
 ) -> None:
     """The head reads state 2 of 3: k = 4 candidates and one more go through layers 0 and 1."""
     counted.pop("watch")
-    terms = ScalarValue(head, beta=2.0, k=4).open(policy, Sampling(max_new_tokens=6))
-    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
+    lanes = Lanes(policy)
+    terms = ScalarValue(head, beta=2.0, k=4).open(lanes, Sampling(max_new_tokens=6))
+    Engine(lanes, Draw(Sampling(max_new_tokens=6), 0, 1), terms).run(prompts[1:2], 1)
     length = len(prompts[1][1])
     assert counted == {0: length + 30, 1: length + 30, 2: length + 5}
 
 
 def test_a_model_that_only_gives_states_stops_above_them(
-    policy: Policy, prompts: Prompts, tuned_model: Path, make_head: Any, counted: dict[Any, Any]
+    policy: LoadedLM, prompts: Prompts, tuned_model: Path, make_head: Any, counted: dict[Any, Any]
 ) -> None:
     """A value on state 1 of a model that shares nothing: its layers 1 and 2 never run."""
     guide = ScalarValue(make_head(layer=1, trunk=fingerprint(tuned_model)), k=4, model=CausalLM(tuned_model))
-    terms = guide.open(policy, Sampling(max_new_tokens=6))
-    assert terms.lanes is not None
-    base, other = terms.lanes.all
+    lanes = Lanes(policy)
+    terms = guide.open(lanes, Sampling(max_new_tokens=6))
+    base, other = lanes.all
     watch = counted.pop("watch")
-    for index, layer in enumerate(other.policy.sections.layers):
+    for index, layer in enumerate(other.lm.sections.layers):
         watch(f"other {index}", layer)
-    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
+    Engine(lanes, Draw(Sampling(max_new_tokens=6), 0, 1), terms).run(prompts[1:2], 1)
     length = len(prompts[1][1])
     assert counted == {0: length + 5, 1: length + 5, 2: length + 5, "other 0": length + 30}
     assert len(other.cache.layers) == 1
@@ -269,7 +277,7 @@ def test_a_model_that_only_gives_states_stops_above_them(
 
 
 def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
-    policy: Policy, tiny_model: Path, decode: Any, apart: Callable[[], None], tmp_path: Path
+    policy: LoadedLM, tiny_model: Path, decode: Any, apart: Callable[[], None], tmp_path: Path
 ) -> None:
     """LoRA on the one layer below state 2; the reward counts a response's tokens below 280."""
     drawn = torch.randint(260, 300, (24, 5), generator=torch.Generator().manual_seed(0)).tolist()
@@ -295,9 +303,10 @@ def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
         value
     )
     guide = ScalarValue(value, beta=3.0, k=5)
-    lanes = guide.open(policy, Sampling()).lanes
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
     assert len(lanes.all) == 1
-    (tap,) = lanes.base.reads
+    (tap,) = lanes.policy.taps
     assert isinstance(tap, Tap)
     assert (tap.branch.first, tap.layer) == (1, 2)
     shared = decode(guide)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from stages.decode.guides import Implicit
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.engine.causal_lm import CausalLM
 from stages.engine.lanes import Lanes
-from stages.engine.policy import CausalLM, Policy
+from stages.engine.loaded import LoadedLM
 from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 
@@ -50,10 +51,10 @@ def test_the_quantisation_reaches_the_model_with_its_type_and_device(
 
 
 def test_each_model_has_its_own_quantisation_and_device(
-    asked: list[dict[str, Any]], policy: Policy, tuned_model: Path, small_model: Path
+    asked: list[dict[str, Any]], policy: LoadedLM, tuned_model: Path, small_model: Path
 ) -> None:
     tuned = CausalLM(tuned_model, device="cpu:0", quantisation="4bit")
-    Implicit(tuned, CausalLM(small_model, quantisation="8bit")).open(policy, Sampling())
+    ImplicitValue(tuned, CausalLM(small_model, quantisation="8bit")).open(Lanes(policy), Sampling())
     assert [(one["folder"], one["device_map"][""]) for one in asked] == [(tuned_model, "cpu:0"), (small_model, "cpu")]
     assert [one["quantization_config"].load_in_4bit for one in asked] == [True, False]
 
@@ -64,13 +65,13 @@ def test_a_quantised_policy_is_one_lane_with_what_names_it(asked: list[dict[str,
     policy.model.is_loaded_in_8bit = True  # transformers' own mark, which the stand-in does not set
     lanes = Lanes(policy)
     for quantisation in (None, "8bit"):
-        assert lanes.join(CausalLM(tiny_model, quantisation=quantisation), "guide.tuned", eager=True) is lanes.base
+        assert lanes.join(CausalLM(tiny_model, quantisation=quantisation), "guide.tuned", eager=True) is lanes.policy
     with pytest.raises(BadInput, match=r"^guide\.tuned\.quantisation: 4bit was asked for, .* loaded already with 8bit"):
         lanes.join(CausalLM(tiny_model, quantisation="4bit"), "guide.tuned", eager=True)
     assert len(asked) == 1
 
 
-def test_weights_packed_two_in_a_byte_count_as_what_they_stand_for(tiny_model: Path, policy: Policy) -> None:
+def test_weights_packed_two_in_a_byte_count_as_what_they_stand_for(tiny_model: Path, policy: LoadedLM) -> None:
     """32 × 64 weights of four bits are 1,024 bytes."""
     packed = CausalLM(tiny_model).load("cpu").model
     projection = packed.base_model.layers[0].mlp.down_proj
@@ -79,7 +80,7 @@ def test_weights_packed_two_in_a_byte_count_as_what_they_stand_for(tiny_model: P
     assert math.prod(projection.weight.shape) == 2048
     projection.weight = stored
     projection.forward = lambda x: torch.zeros(*x.shape[:-1], 32)  # type: ignore[method-assign]
-    quantised = Policy(tiny_model, packed, policy.tokenizer, "policy.folder")
+    quantised = LoadedLM(tiny_model, packed, policy.tokenizer, "policy.folder")
     assert quantised.trunk_parameters == policy.trunk_parameters
     assert quantised.flops(3, 7, 1) == policy.flops(3, 7, 1)
 

@@ -8,14 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.engine.sampling import Base, NotFinite, Sampling, block_sums, inverse_cdf, uniforms
+from stages.engine.distribution import Distribution, NotFinite, block_sums, inverse_cdf
+from stages.engine.sampling import Sampling, uniforms
 from stages.errors import BadInput
 
 LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
 
 
 def kept(**options: float) -> list[float]:
-    base = Base.of(LOGITS, Sampling(**options))  # type: ignore[arg-type]
+    base = Distribution.of(LOGITS, Sampling(**options))  # type: ignore[arg-type]
     return base.logprob(torch.arange(4)[None]).exp()[0].tolist()
 
 
@@ -67,7 +68,7 @@ def test_the_draw_by_blocks_is_the_inverse_of_one_running_sum() -> None:
 
 def test_logprob_is_the_log_softmax_at_the_temperature() -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 5
-    base = Base.of(logits, Sampling(temperature=0.7))
+    base = Distribution.of(logits, Sampling(temperature=0.7))
     ids = torch.arange(50).expand(3, -1)
     assert torch.allclose(base.logprob(ids), torch.log_softmax(logits.double() / 0.7, 1), atol=1e-5)
 
@@ -90,7 +91,7 @@ def test_temperature_comes_before_truncation() -> None:
 
 def test_the_nucleus_may_be_larger_than_the_first_look() -> None:
     """A flat distribution over 5,000 tokens: nine tenths of them are in the nucleus."""
-    base = Base.of(torch.linspace(0, 1e-3, 5000)[None], Sampling(top_p=0.9))
+    base = Distribution.of(torch.linspace(0, 1e-3, 5000)[None], Sampling(top_p=0.9))
     assert int((base.weights > 0).sum()) == pytest.approx(4500, abs=3)
 
 
@@ -99,8 +100,8 @@ def test_the_nucleus_is_that_of_a_full_sort(top_p: float) -> None:
     """Peaked, middling and flat rows together: each its own nucleus, whatever the others need."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(12, 3000, generator=generator) * torch.tensor([8.0, 3.0, 1.0, 0.0]).repeat(3)[:, None]
-    weights = Base.of(logits, Sampling(top_p=top_p)).weights
-    for row in Base.of(logits, Sampling()).weights.double():
+    weights = Distribution.of(logits, Sampling(top_p=top_p)).weights
+    for row in Distribution.of(logits, Sampling()).weights.double():
         ordered = row.sort(descending=True).values
         count = int((ordered.cumsum(0) < top_p * row.sum()).sum()) + 1
         expected = row.where(row >= ordered[min(count, len(row)) - 1], 0.0)
@@ -114,12 +115,12 @@ def test_a_logit_that_is_not_finite_is_refused(bad: float, truncation: dict[str,
     logits = torch.zeros(3, 5)
     logits[1, 2] = bad
     with pytest.raises(NotFinite) as error:
-        Base.of(logits, Sampling(**truncation))
+        Distribution.of(logits, Sampling(**truncation))
     assert error.value.row == 1
 
 
 def test_a_logit_of_minus_infinity_is_a_token_never_drawn() -> None:
-    base = Base.of(torch.tensor([[0.0, -math.inf, 0.0]]), Sampling())
+    base = Distribution.of(torch.tensor([[0.0, -math.inf, 0.0]]), Sampling())
     assert base.logprob(torch.tensor([[0, 1, 2]])).exp().tolist() == [[0.5, 0.0, 0.5]]
 
 

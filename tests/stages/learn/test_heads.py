@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from stages.engine.causal_lm import CausalLM
 from stages.engine.language_model import load_model
-from stages.engine.policy import CausalLM
 from stages.errors import BadInput
 from stages.learn.policies.dpo import Dpo
 from stages.learn.policies.sft import FineTune

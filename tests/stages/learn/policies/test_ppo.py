@@ -1,4 +1,4 @@
-"""Proximal Policy Optimisation: on-policy draws, what it learns, the tie to π₀, what it saves, what it refuses."""
+"""Proximal LoadedLM Optimisation: on-policy draws, what it learns, the tie to π₀, what it saves, what it refuses."""
 
 import importlib
 import json

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from stages import records
-from stages.engine.policy import CausalLM
+from stages.engine.causal_lm import CausalLM
 from stages.errors import BadInput
 from stages.learn.loop.trainer import Trainer, TrainingRuntime
 from stages.learn.rewards import classifier
