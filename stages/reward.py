@@ -1,8 +1,9 @@
 """What a reward is: text in, one number a response out.
 
-A reward is any dataclass with `score`, configured by its `_target_`; it is cheap to construct and loads its model at
-the first call. The shipped ones live in `stages/learn/` (`ProbeReward`, `TfidfReward`, `ClassifierReward`); your own is
-a class of ten lines in a file of yours. Where it runs a model it may say what that takes in a method `cost`.
+A reward is any dataclass with a method `score`, named in the configuration by its `_target_`. It is cheap to construct
+and loads its model at the first call. The shipped ones are `ProbeReward`, `TfidfReward` and `ClassifierReward` in
+`stages/learn/rewards/`; your own is a class of ten lines in a file of yours. Where a reward runs a model, its method
+`cost` may say what scoring takes.
 """
 
 import json
@@ -45,6 +46,11 @@ def judged_text(prompt: Prompt, response: str) -> str:
     'A tired sequel.'
     """
     return prompt.opening + response
+
+
+def judged_texts(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
+    """`judged_text` of each pair."""
+    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 class NotFiniteScore(BadInput, FloatingPointError):

@@ -20,7 +20,7 @@ from stages.engine.loaded import LoadedLM
 from stages.engine.response import Response
 from stages.engine.sampling import Draw, Sampling
 from stages.engine.terms import Terms
-from stages.learn.adapt import adapted
+from stages.learn.lora import adapted
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
 

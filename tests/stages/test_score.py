@@ -95,7 +95,7 @@ def test_what_is_no_reward_is_refused(inputs: dict[str, Path], tmp_path: Path, r
 
 def test_generations_of_other_prompts_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     records.write(tmp_path / "decode" / "generations.parquet", Generation, [generation("z", 0, "x")])
-    with pytest.raises(BadInput, match="prompts: no prompt has the id 'z'"):
+    with pytest.raises(BadInput, match=r"^prompts: prompt 'z' has generations but is not among the prompts"):
         ScoreGenerations(**inputs, rewards={"proxy": Length()}).run(tmp_path)
 
 

@@ -47,7 +47,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     records = [Prompt(id=f"p{i}", part="train", text=text) for i, text in enumerate(texts)]
     write(folder["prompts"] / "prompts.parquet", Prompt, records)
     small: dict[str, Any] = {"dtype": "float32", "epochs": 1.0, "batch_size": 4}
-    data: dict[str, Any] = {"labels": folder["labels"], "prompts": folder["prompts"], "policy": tiny_model}
+    data: dict[str, Any] = {"labels": folder["labels"], "prompts": folder["prompts"], "base": tiny_model}
     stages = {
         "rollouts": Sample(folder["prompts"], ["train"], CausalLM(tiny_model), SAMPLING, samples=4),
         "labels": Label(folder["rollouts"], folder["prompts"], {"proxy": Letters()}),

@@ -4,7 +4,6 @@ encoder (a Hugging Face folder) with `classifier.json`, `classifier.safetensors`
     tilt run goal=[gold]
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,16 +17,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages.engine.language_model import require_model_folder
-from stages.errors import BadInput
 from stages.learn.cards import model_card, table
 from stages.learn.flops import reading_flops
-from stages.learn.hidden import padded
 from stages.learn.loop.batches import length_batches
 from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trainer, fit, machines_of, seeded
 from stages.learn.rewards.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.rewards.folder import read_settings, write_settings
+from stages.learn.trunk import padded
 from stages.records import Prompt
-from stages.reward import judged_text
+from stages.reward import judged_texts
 from stages.runtime import Runtime
 
 
@@ -128,7 +127,7 @@ class Classifier:
         tokenizer.save_pretrained(out)
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.head.state_dict().items()}
         save_file(head, out / "classifier.safetensors")
-        (out / "classifier.json").write_text(json.dumps({"max_tokens": self.max_tokens}) + "\n", encoding="utf-8")
+        write_settings(out, "classifier", {"max_tokens": self.max_tokens})
         about = (
             f"A sentence encoder (`{Path(self.encoder).name}`), fine-tuned to tell good texts from bad ones with a "
             "linear head on the mean of its states (`classifier.safetensors`). The encoder opens with "
@@ -142,7 +141,7 @@ class Classifier:
 
 @dataclass
 class ClassifierReward:
-    """Logit of the classifier, on opening + response."""
+    """A trained classifier: its logit of opening + response."""
 
     folder: Path
     """Payload of stage `classifier`."""
@@ -151,12 +150,10 @@ class ClassifierReward:
     @cached_property
     def _model(self) -> tuple[Scorer, Any, int]:
         folder = Path(self.folder)
-        if not (folder / "classifier.json").is_file():
-            raise BadInput("folder", f"{folder} holds no classifier.json; train it with stage `classifier`")
+        settings = read_settings(folder, "classifier")
         encoder, tokenizer = load_encoder(folder, self.device, "folder")
         scorer = Scorer(encoder, int(encoder.config.hidden_size))
         scorer.head.load_state_dict(load_file(folder / "classifier.safetensors"))
-        settings = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         return scorer.to(self.device).eval(), tokenizer, int(settings["max_tokens"])
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
@@ -177,5 +174,5 @@ class ClassifierReward:
         _, tokenizer, max_tokens = self._model
         if not len(responses):
             return []
-        texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
+        texts = judged_texts(prompts, responses)
         return list(tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"])

@@ -23,7 +23,6 @@ from stages.engine.response import text_of
 from stages.engine.sampling import Draw, Sampling
 from stages.errors import BadInput
 from stages.learn.values.load import load_value
-from stages.learn.values.vocab_head import VocabHead
 from stages.records import Prompt
 from stages.reward import Reward, scored
 from stages.runtime import Runtime
@@ -91,7 +90,7 @@ class Foresight:
         if len(prompts) < 2:
             raise BadInput("parts", "one prompt shows no rank correlation; name parts with at least two")
         value = load_value(self.value, self.policy.folder, self.runtime.device)
-        names = (value.head.reward,) if isinstance(value.head, VocabHead) else value.head.rewards
+        names = value.head.rewards
         if self.column not in names:
             raise BadInput("column", f"the value has no reward {self.column!r}; it has {', '.join(names)}")
         column, limit = list(names).index(self.column), self.sampling.max_new_tokens

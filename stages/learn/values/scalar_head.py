@@ -40,6 +40,8 @@ class ValueHead(nn.Module):
     used as log σ. The output layer starts at zero, so that an untrained head tilts nothing.
     """
 
+    first_state = 0
+    over_vocabulary = False
     mean: torch.Tensor
     sd: torch.Tensor
 
@@ -79,6 +81,10 @@ class ValueHead(nn.Module):
         if self.first is not None:
             hidden = torch.nn.functional.gelu(self.first(hidden))  # (..., width)
         return self.last(hidden)  # (..., M)
+
+    def along(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., T+1, M) values of s₀ … s_T from their states (..., T+1, D); the tokens between them are not read."""
+        return self(hidden)
 
     @torch.no_grad()
     def fold(self, mean: torch.Tensor, sd: torch.Tensor) -> None:

@@ -23,6 +23,8 @@ class VocabHead(nn.Module):
     `dtype` is the trunk's while the head was trained, `target` what it was trained on.
     """
 
+    first_state = 1
+    over_vocabulary = True
     mean: torch.Tensor
     sd: torch.Tensor
 
@@ -54,6 +56,15 @@ class VocabHead(nn.Module):
     def taken(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Q(s, a) of one token a state: (..., D) and (...) → (...), without the other V − 1."""
         return (self.last.weight[tokens] * hidden.float()).sum(-1) + self.last.bias[tokens]
+
+    def along(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., T, 1) values of s₁ … s_T, each read from the state before it: (..., T+1, D) and (..., T)."""
+        return self.taken(hidden[..., :-1, :], tokens)[..., None]
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The one reward, as `ValueHead` names several."""
+        return (self.reward,)
 
     @torch.no_grad()
     def fold(self, mean: torch.Tensor, sd: torch.Tensor) -> None:

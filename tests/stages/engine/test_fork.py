@@ -299,9 +299,7 @@ def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
     value = tmp_path / "value"
     value.mkdir()
     adapters: dict[str, Any] = {"lora_rank": 2, "top_layers": 1, "layer": 2, "head": "linear", "dtype": "float32"}
-    TrainValue(labels=tmp_path, prompts=tmp_path, policy=tiny_model, epochs=3, learning_rate=1e-2, **adapters).run(
-        value
-    )
+    TrainValue(labels=tmp_path, prompts=tmp_path, base=tiny_model, epochs=3, learning_rate=1e-2, **adapters).run(value)
     guide = ScalarValue(value, beta=3.0, k=5)
     lanes = Lanes(policy)
     guide.open(lanes, Sampling())

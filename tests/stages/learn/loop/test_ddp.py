@@ -136,7 +136,7 @@ def test_a_stage_is_rebuilt_from_its_description(tmp_path: Path):
     stage = Dpo(
         labels=tmp_path,
         prompts=tmp_path,
-        policy=tmp_path / "policy",
+        base=tmp_path / "base",
         beta=0.3,
         trainer=Trainer(clip=2.0),
         runtime=TrainingRuntime(devices=2, checkpoints=tmp_path, progress=print),

@@ -123,7 +123,7 @@ def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same
     alone = tmp_path / "alone"
     alone.mkdir()
     fields = {"layer": 2, "lora_rank": 4, "epochs": EPOCHS, "batch_size": 5, "dtype": "float32"}
-    TrainValue(labels=labels, prompts=labels, policy=tiny_model, **fields).run(alone)
+    TrainValue(labels=labels, prompts=labels, base=tiny_model, **fields).run(alone)
     written = [sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) for folder in (payload, alone)]
     assert written[0] == written[1]  # one process wrote
     for name in ("value.safetensors", "model/model.safetensors"):

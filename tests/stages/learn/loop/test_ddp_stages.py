@@ -85,7 +85,7 @@ def trained(
         module = importlib.import_module("several_stages")
         labels = toy(folder, prompts=12)
         small = make_tiny_model(folder / "small", seed=3, layers=2, hidden=16)
-        common = {"prompts": labels, "policy": tiny_model, "dtype": "float32"}
+        common = {"prompts": labels, "base": tiny_model, "dtype": "float32"}
         learnt = common | {"labels": labels, "batch_size": 7, "learning_rate": 1e-2, "epochs": 1.0}
         value = learnt | {"layer": 2, "heldout": 0.25}
         lora = {"lora_rank": 4}

@@ -16,7 +16,7 @@ from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.learn.loop.trainer import TrainingRuntime
 from stages.learn.policies import ppo_learner
-from stages.learn.policies.experience import Experience, padded
+from stages.learn.policies.experience import Experience
 from stages.learn.policies.ppo import Ppo
 from stages.records import Prompt
 from stages.runtime import Runtime
@@ -55,7 +55,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stage(prompts: Path, policy: Path, reward, runtime: Runtime | None = None, **fields) -> Ppo:
+def stage(prompts: Path, base: Path, reward, runtime: Runtime | None = None, **fields) -> Ppo:
     settings = {
         "iterations": 3,
         "batch_size": 16,
@@ -66,7 +66,7 @@ def stage(prompts: Path, policy: Path, reward, runtime: Runtime | None = None, *
         "value_width": 16,
         "sampling": Sampling(temperature=0.2, max_new_tokens=4),
     }
-    return Ppo(prompts=prompts, policy=policy, reward=reward, runtime=runtime or Runtime(rows=9), **settings | fields)
+    return Ppo(prompts=prompts, base=base, reward=reward, runtime=runtime or Runtime(rows=9), **settings | fields)
 
 
 def run(out: Path, *arguments, **fields) -> dict[str, torch.Tensor]:
@@ -103,8 +103,8 @@ def test_old_log_probabilities_are_those_of_the_draw_and_the_first_ones_are_the_
         drawn.append(plain_run(self, *arguments))
         return drawn[-1]
 
-    def watched(self, judged):
-        seen.append((drawn[-1], plain(self, judged)))
+    def watched(self, rewarded):
+        seen.append((drawn[-1], plain(self, rewarded)))
         return seen[-1][1]
 
     monkeypatch.setattr(ppo_learner.Engine, "run", watched_run)
@@ -169,6 +169,45 @@ def test_an_iteration_ends_where_the_policy_has_moved_enough(
     assert epochs == [1.0, 3.0]
 
 
+def test_the_clip_fraction_is_the_share_of_tokens_whose_ratio_left_the_interval(
+    tmp_path: Path, prompts: Path, tiny_model: Path, letters, figures, monkeypatch: pytest.MonkeyPatch
+):
+    """Of all epochs of an iteration, then the mean over iterations."""
+    seen: list[list[torch.Tensor]] = [[], []]
+    plain, drawn = ppo_learner.policy_loss, ppo_learner.Learner._draw
+    iteration = 0
+
+    def watched_draw(self, now: int, chosen):
+        nonlocal iteration
+        iteration = now
+        return drawn(self, now, chosen)
+
+    def watched(new, old, advantages, clip):
+        ratio = (new - old).exp().detach()
+        seen[iteration].append((ratio < 0.95) | (ratio > 1.05))
+        return plain(new, old, advantages, clip)
+
+    monkeypatch.setattr(ppo_learner.Learner, "_draw", watched_draw)
+    monkeypatch.setattr(ppo_learner, "policy_loss", watched)
+    tables: list[tuple] = []
+    runtime = figures[0]
+    runtime.table = lambda *table: tables.append(table)
+    run(tmp_path, prompts, tiny_model, letters(), runtime, iterations=2, clip=0.05, max_kl=0)
+    shares = [float(torch.cat(each).float().mean()) for each in seen]
+    assert 0 < shares[0] < 1
+    assert figures[1]["clip_fraction"] == pytest.approx(sum(shares) / 2)
+    _, columns, rows = tables[0]
+    assert [row[columns.index("clip_fraction")] for row in rows] == pytest.approx(shares)
+    assert not seen[0][0].any()  # the first minibatch of an iteration meets the policy that drew
+
+
+def test_no_token_is_clipped_where_the_policy_does_not_move(
+    tmp_path: Path, prompts: Path, tiny_model: Path, letters, figures
+):
+    run(tmp_path, prompts, tiny_model, letters(), figures[0], iterations=2, learning_rate=1e-12)
+    assert figures[1]["clip_fraction"] == 0
+
+
 def test_a_training_that_died_goes_on_to_the_same_weights(
     tmp_path: Path, prompts: Path, tiny_model: Path, letters, monkeypatch: pytest.MonkeyPatch
 ):
@@ -190,10 +229,6 @@ def test_a_training_that_died_goes_on_to_the_same_weights(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     with pytest.raises(BadInput, match=r"^runtime\.checkpoints: .*is of another architecture: "):
         run(tmp_path / "y", prompts, tiny_model, letters(), TrainingRuntime(checkpoints=kept), lora_rank=2)
-
-
-def test_flat_entries_go_back_to_their_rows():
-    assert padded(torch.tensor([1.0, 2.0, 3.0]), [2, 1], 3).tolist() == [[1, 2, 0], [3, 0, 0]]
 
 
 @pytest.mark.parametrize(

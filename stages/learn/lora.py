@@ -1,26 +1,23 @@
-"""Low-rank adapters on a language model, merged at the end; and the folder that a tuned policy is saved as."""
+"""Low-rank adapters (LoRA, arXiv 2106.09685) on a language model: put on before a training, merged after it."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from stages.errors import BadInput
-from stages.learn.cards import model_card
 from stages.learn.loop.watch import quiet
-from stages.training_cost import write_cost
 
 
 def adapted(model: Any, *, rank: int, alpha: int, top_layers: int, layers: int | None = None) -> Any:
     """The model with LoRA on the linear modules of its `top_layers` (0: all); nothing else is trained.
 
-    The adapters live inside `model` itself, which can be used as before. `layers`: only the first so many are counted
-    and adapted (default: all). Raises BadInput for layers it has not.
+    `model` itself is changed: its linear modules hold the adapters from now on, and it can be used as before. `layers`:
+    only the first so many layers count, and `top_layers` are the topmost of these (default: all). Raises BadInput where
+    the model has fewer layers than `top_layers`.
     """
     whole = layers is None
     layers = int(model.config.num_hidden_layers) if layers is None else layers
@@ -43,24 +40,6 @@ def adapted(model: Any, *, rank: int, alpha: int, top_layers: int, layers: int |
 
 
 def merged(adapters: Any, dtype: str) -> PreTrainedModel:
-    """An ordinary model with the adapters added to its weights, in `dtype`, without gradients."""
+    """The ordinary model again, the adapters added to its weights, in `dtype`, without gradients."""
     adapters.to(torch.float32)  # small changes would be lost when they are added to bfloat16 weights one by one
     return adapters.merge_and_unload().to(getattr(torch, dtype)).requires_grad_(False)
-
-
-def save_policy(
-    out: Path,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    title: str,
-    about: str,
-    data: Sequence[str],
-    stage: Any,
-    metrics: Mapping[str, float],
-) -> None:
-    """A Hugging Face folder that `from_pretrained` loads by itself: safetensors, config, tokenizer, card, cost."""
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    (out / "README.md").write_text(model_card(title, about, data, stage, metrics), encoding="utf-8")
-    write_cost(out, title, metrics)

@@ -73,7 +73,7 @@ def test_training_sees_the_capped_logits_that_decoding_draws_from(saved: Callabl
     )
     # π₀ of Bellman's target, and the policy that decodes
     value = TrainValue(Path(), Path(), folder, dtype="float32", temperature=temperature, target="bellman", head="vocab")
-    assert torch.allclose(value._policy()(predicted.states), (logits / temperature).softmax(-1), atol=1e-6)
+    assert torch.allclose(value._distribution()(predicted.states), (logits / temperature).softmax(-1), atol=1e-6)
     assert torch.allclose(CausalLM(folder).load("cpu").logits(predicted.states), logits, atol=1e-5)
 
 
@@ -86,8 +86,8 @@ def test_a_head_that_is_not_known_is_refused_before_training_as_before_decoding(
     value = TrainValue(labels, labels, folder, layer=1, dtype="float32", head="vocab", target="bellman")
     stages: dict[str, list[Callable[[], Any]]] = {
         "model": [lambda: FineTune(model=folder, prompts=references).run(tmp_path)],
-        "policy": [
-            lambda: Dpo(labels=labels, prompts=labels, policy=folder).run(tmp_path),
+        "base": [
+            lambda: Dpo(labels=labels, prompts=labels, base=folder).run(tmp_path),
             lambda: value.run(tmp_path),
         ],
         "policy.folder": [lambda: CausalLM(folder).load("cpu")],

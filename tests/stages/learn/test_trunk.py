@@ -7,7 +7,7 @@ import torch
 
 from stages.engine.language_model import load_model
 from stages.errors import BadInput
-from stages.learn.hidden import Trunk
+from stages.learn.trunk import Trunk
 
 SEQUENCES = [[5, 9, 17, 30, 8], [12], [40, 41, 42], [7, 7]]
 
