@@ -11,6 +11,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from conf.dtypes import register_dtypes
+
 SECOND_ALONE = "nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
 SEAT = {"_target_": "stages.judge.seat.Seat", "judge": "${..scorer}", "order": "${..order}", "canary": "${..canary}"}
 """A second judge: the scorer, with the order and the canary of its own slot."""
@@ -367,7 +369,8 @@ class Tracking:
 
 
 def register_schemas() -> None:
-    """Makes every schema known to Hydra as `schema/<group>/<kind>`."""
+    """Makes every schema known to Hydra as `schema/<group>/<kind>`, and the resolvers that the YAML files use."""
+    register_dtypes()
     store = ConfigStore.instance()
     kinds: dict[str, dict[str, type]] = {
         "task": {"base": Task, "file": FileTask},

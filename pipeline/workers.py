@@ -57,7 +57,7 @@ class Started:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"PYTHONPATH": modules} | environment,
+                env={**os.environ, "PYTHONPATH": modules, **environment},
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
