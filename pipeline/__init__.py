@@ -1,1 +1,2 @@
-"""The DAG runner. It knows stages only as nodes: a `_target_`, fields, and references to other nodes."""
+"""Runs graphs of stages. It imports nothing else of this project: a stage is a `_target_`, fields, and references to
+other stages; `protocol.py` says what it must have."""

@@ -1,4 +1,4 @@
-"""One attempt at a node: what its process is told, and what becomes of a failure."""
+"""One attempt at a node: what the process that runs it is told, and what is made of a failure."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ class Failure:
     """One line; names the configuration key where a field is at fault."""
     log: Path | None
     exit_code: int | None = None
-    """Of the error's own, where it has one (a budget that was reached)."""
+    """The error's own exit code, where it has one (a budget that was reached)."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Attempts:
         self._commit = _commit()
 
     def spec(self, node: Node, cores: int, number: int, seconds: Mapping[str, float], reused: set[str]) -> Spec:
-        """What attempt `number` (from 1) at a node needs, its staging folder made. Raises OSError where none can be."""
+        """What attempt `number` (from 1) at a node needs. Makes its staging folder; raises OSError where it cannot."""
         ancestors = [self.graph.nodes[key] for key in self.graph.ancestors(node.key)]
         return Spec(
             key=node.key,
@@ -61,7 +61,7 @@ class Attempts:
         )
 
     def failure(self, node: Node, spec: Spec, told: Mapping[str, Any]) -> Failure:
-        """A failure in the user's words; its log is kept, and its checkpoints where going on from them makes sense."""
+        """The failure in the user's words. Its log is kept; its checkpoints too, where another attempt may use them."""
         message = told["message"]
         if told["kind"] in ("input", "timeout"):
             message = f"{node.config_key(told['field'])}: {message}"

@@ -1,4 +1,4 @@
-"""From a stage's resolved configuration to the object that runs."""
+"""Makes the object that runs from a stage's resolved configuration."""
 
 import importlib
 from typing import Any

@@ -1,7 +1,7 @@
-"""The code part of a key: syntax trees of the first-party modules that a stage reaches.
+"""The code part of a key: a hash of the source of every first-party module that a stage reaches by imports.
 
-Comments, docstrings and formatting do not count. Modules are found and read, never imported, so that planning needs
-neither torch nor a GPU.
+It is made of the syntax trees, so comments, docstrings and formatting do not count. Modules are read, never imported:
+planning needs neither torch nor a GPU.
 """
 
 import ast
@@ -64,7 +64,7 @@ def _first_party(module: str, roots: frozenset[str]) -> bool:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    _stamp(module)  # before it is read: what changes later is seen
+    _stamp(module)  # taken before the source is read, so that every later change is seen
     file = module_file(module)
     return ast.parse(file.read_bytes() if file else b"")
 
@@ -89,7 +89,7 @@ def imports(module: str) -> frozenset[str]:
 def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            # a bare string documents what stands before it too; no statement is changed by dropping it
+            # a string that stands alone documents what is above it; without it the code does the same
             node.body = [s for s in node.body if not (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))]
     return tree
 
@@ -161,7 +161,7 @@ def _stamped(file: Path) -> tuple[str, int, int]:
 
 
 def changed_since(code: Mapping[str, Mapping[str, str]], stamped: Stamps) -> list[str]:
-    """Modules whose source is no longer what a key was made of. Looks into a file only where its stamp differs."""
+    """Modules whose source has changed since the key was made. A file is only read where its stamp differs."""
     found = []
     for module, (path, *seen) in stamped.items():
         file = Path(path)

@@ -1,7 +1,8 @@
-"""What sets the entries of a comparison apart where what they say of themselves does not.
+"""Extra labels for points with the same method and settings.
 
-A point names itself (`compare.points`: its method and that method's settings). Points that a sweep made different in
-something else (`value.td_lambda=0.5,1`, `method.outside=mean,drop`) would look the same in every table and plot.
+In the comparison a point says what it is: its method and that method's settings (`compare.points`). A sweep may vary
+something else (`value.td_lambda=0.5,1`, `method.outside=mean,drop`). Those points would have one name in every table
+and plot, so each gets the value of what was varied as an extra label.
 """
 
 import json
@@ -15,11 +16,12 @@ DEFAULT = "default"
 """Stands for the choice of a group that a point leaves to the configuration."""
 
 
-def told_apart(entries: Sequence[tuple[Mapping[str, Any], Point]]) -> list[dict[str, Any]]:
-    """For each of several different entries what it is called beyond what it says: nothing where no two say the same.
+def extra_labels(entries: Sequence[tuple[Mapping[str, Any], Point]]) -> list[dict[str, Any]]:
+    """The extra labels of each entry (what it says of itself, its point): {key: value}, empty where none are needed.
 
-    Of all overrides those count in which two points differ that say the same; then every entry has them, as a line
-    through some points may go on to others. A key below `method` goes by its last part: `{"outside": "drop"}`.
+    An override's key is a label where two points that say the same differ in it. Every entry then has that label, so
+    that a line of a plot can be drawn through all points that have it in common. `method.` is left out of a key:
+    `{"outside": "drop"}`.
     """
     same: dict[str, list[Point]] = {}
     for said, point in entries:

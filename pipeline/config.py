@@ -1,26 +1,28 @@
-"""What the runner adds to OmegaConf: references between stages, checks of values, names of keys."""
+"""What the runner adds to OmegaConf: references to stages and files, errors that name the key, checks of bounds."""
 
 import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
-from conf.schemas.whole import WHOLE
 from pipeline.errors import UsageError
+from pipeline.interpolation import config_key
 
 STAGE = "stage://"
 FILE = "file://"
 WHERE = " where "
 """Stands between the name of a stage and the two names of its condition."""
-SLOT = "slot"
-"""Key of a stage that is configured elsewhere: `stages.sft: {slot: "${policy.train}"}`. What stands beside it is laid
-over what fills the slot; a slot that is null is no stage."""
+Schemas = Mapping[str, type]
+"""Schemas (dataclasses) of what stands in the configuration itself and in no group, by the key that they stand at.
+
+They are only looked at where a key is given. They are not laid under the configuration, so they add no default to it.
+"""
 
 
 def register_resolvers() -> None:
@@ -44,44 +46,11 @@ def resolved(config: DictConfig, path: str) -> Any:
         node = OmegaConf.select(config, path, throw_on_missing=True)
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
     except OmegaConfBaseException as error:
-        if missing := re.search(r"Missing mandatory value: (\S+)", str(error)):
-            raise UsageError(f"{missing.group(1)}: has no value yet; give one with {missing.group(1)}=…") from error
+        if missing := re.search(r"(resolving interpolation)?.*Missing mandatory value: (\S+)", str(error)):
+            through, name = missing.groups()  # the whole key where an interpolation led there, else its last part
+            key = config_key(config, name if through else error.full_key or name)
+            raise UsageError(f"{key}: has no value yet; give one with {key}=…") from error
         raise UsageError(f"{config_key(config, error.full_key or path)}: {_first_line(error)}") from error
-
-
-def config_key(config: DictConfig, path: str) -> str:
-    """The key a user would set to change the value at `path`: interpolations are followed to where they point.
-
-    `stages.decode.guide.k` is `method.k` where `stages.decode.guide` is `${method.guide}` and its `k` is `${method.k}`.
-    """
-    found: list[str] = []
-    for part in path.split("."):
-        here = _raw(config, found) if found[:-1] == ["stages"] else None
-        if isinstance(here, dict) and SLOT in here and part not in here:
-            found = _followed(config, [*found, SLOT])
-        found = _followed(config, [*found, part])
-    return ".".join(found)
-
-
-def _followed(config: DictConfig, path: list[str]) -> list[str]:
-    for _ in range(10):
-        raw = _raw(config, path)
-        names = re.findall(r"\$\{(\.*[A-Za-z_][\w.@]*)\}", raw) if isinstance(raw, str) else []
-        if not names:
-            break
-        up = len(names[-1]) - len(names[-1].lstrip("."))  # dots count from the mapping that holds the text
-        path = path[: len(path) - up] * bool(up) + names[-1].lstrip(".").split(".")
-    return path
-
-
-def _raw(config: Any, path: list[str]) -> Any:
-    node = config
-    for part in path:
-        if isinstance(node, DictConfig) and not node._is_none() and part in node._content:  # type: ignore[operator]
-            node = node._get_node(part)
-        else:
-            return None
-    return node._value() if node is not None else None
 
 
 def _first_line(error: BaseException) -> str:
@@ -94,13 +63,14 @@ def nearest(word: str, choices: list[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def check(config: DictConfig, only: str = "") -> None:
-    """Holds values under schemas against the schemas' bounds: all, or those on the way to and below the key `only`.
+def check(config: DictConfig, whole: Schemas, only: str = "") -> None:
+    """Holds the values of a configuration against its schemas' bounds, and what stands in no group against `whole`.
 
-    A schema's field carries its bounds as metadata (`conf.schemas.bounds`), or `needs`: the field beside it that it is
-    useless without, and what to say then. Raises UsageError naming the first that fails.
+    `only` is a key: then no more than what is above and below it is looked at. A schema's field carries in its metadata
+    `rule` ({what, least, most, above, choices, text}) or `needs` (the field beside it without which it means nothing,
+    and what to say then). Raises UsageError for the first value that fails.
     """
-    for path, kind, node in [*_whole(config, only), *_schemas(config, "", only)]:
+    for path, kind, node in [*_of_whole(config, whole, only), *_of_groups(config, "", only)]:
         for f in dataclasses.fields(kind):
             needs = f.metadata.get("needs")
             if needs and node[f.name] is not None and node[needs[0]] is None:
@@ -113,9 +83,9 @@ def check(config: DictConfig, only: str = "") -> None:
                         raise UsageError(f"{path}.{f.name}: {one} is not {rule['what']}".lstrip("."))
 
 
-def _whole(config: DictConfig, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
-    """What `conf.schemas.whole` has schemas of, its types checked."""
-    for path, kind in WHOLE.items():
+def _of_whole(config: DictConfig, whole: Schemas, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
+    """(key, schema, values) of what `whole` has schemas of, after a check of the types."""
+    for path, kind in whole.items():
         node = config.get(path) if path else config
         if not isinstance(node, DictConfig) or (only and only.partition(".")[0] != path):
             continue
@@ -133,7 +103,8 @@ def _whole(config: DictConfig, only: str) -> Iterator[tuple[str, Any, DictConfig
         yield path, kind, node
 
 
-def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
+def _of_groups(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictConfig]]:
+    """(key, schema, values) of all mappings that were composed under a schema."""
     if not isinstance(node, DictConfig) or node._is_none() or node._is_missing() or node._is_interpolation():
         return
     kind = OmegaConf.get_type(node)
@@ -143,7 +114,7 @@ def _schemas(node: Any, path: str, only: str) -> Iterator[tuple[str, Any, DictCo
         child = node._get_node(key)
         below = f"{path}.{key}" if path else str(key)
         if isinstance(child, DictConfig) and (not only or below.startswith(only) or only.startswith(f"{below}.")):
-            yield from _schemas(child, below, only)
+            yield from _of_groups(child, below, only)
 
 
 def _holds(rule: dict[str, Any], value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a user did that cannot work: one line, exit code 2."""
+"""Errors that end a run, or a point of it, with one line."""
 
 
 class UsageError(Exception):

@@ -1,4 +1,4 @@
-"""Runs a graph: every stage at most once, what is published reused, what fails takes only its descendants with it."""
+"""Runs a graph. A stage runs at most once; what is published is reused; a failure skips only what needs the stage."""
 
 import errno
 import time
@@ -29,11 +29,11 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Key of the failed ancestor by key."""
+    """{key: key of the stage upstream that failed}."""
 
     @property
     def exit_code(self) -> int:
-        """0 all done, 2 where every failure is the configuration's or the disk's, an error's own code, 1 otherwise."""
+        """0: all done. An error's own code, where one has it. 2: only bad input or a full disk. 1: anything else."""
         if not self.failed:
             return 0
         if own := [failure.exit_code for failure in self.failed.values() if failure.exit_code is not None]:
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass
 class _Work:
-    """A node that is being run, and what of the machine is its own meanwhile."""
+    """A node that is running, and the cores and GiB that are set aside for it."""
 
     spec: Spec
     cores: int
@@ -69,14 +69,14 @@ class Execution:
         self._seconds: dict[str, float] = {}
         self._pending = dict(graph.nodes)
         self._missing = {key: set(node.needs) for key, node in graph.nodes.items()}
-        """What a node still waits for."""
+        """By node, the keys that it still waits for."""
         self._needed_by: dict[str, list[str]] = {key: [] for key in graph.nodes}
         for key, node in graph.nodes.items():
             for upstream in dict.fromkeys(node.needs):
                 self._needed_by[upstream].append(key)
         self._ready = {key: None for key, missing in self._missing.items() if not missing}
         self._below = {key: 0 for key in graph.nodes}
-        """Length of the longest chain of stages that waits for a stage."""
+        """By node, the length of the longest chain of stages that waits for it."""
         for key in reversed(graph.nodes):
             for upstream in graph.nodes[key].needs:
                 self._below[upstream] = max(self._below[upstream], self._below[key] + 1)
@@ -120,18 +120,18 @@ class Execution:
             else:
                 startable.append(key)
         startable = [key for key in startable if self._not_before.get(key, 0.0) <= now]
-        startable.sort(key=lambda key: self._below[key], reverse=True)  # what most stages wait for goes first
+        startable.sort(key=lambda key: self._below[key], reverse=True)  # the longest chain goes first
         for position, key in enumerate(startable):
             cores = self.executor.cores - sum(work.cores for work in self._running.values())
             memory = self.executor.memory - sum(work.memory for work in self._running.values())
             if cores < 1:
                 return
             wanted = self.graph.nodes[key].resources
-            # all cores to a stage that is alone, an equal share to each of several that can run side by side
+            # a stage that is alone gets all cores; several that can run side by side get an equal share each
             share = max(1, cores // (len(startable) - position))
             share = min(wanted.cores, self.executor.cores) if wanted.cores else max(share, wanted.processes)
             share = min(share, self.executor.cores)
-            # what does not fit waits for its turn, and what comes after it may overtake it
+            # a stage that does not fit waits, and smaller ones behind it may start first
             if share <= cores and (wanted.memory <= memory or not self._running):
                 self._begin(key, share)
 
@@ -147,7 +147,7 @@ class Execution:
         return True
 
     def _finish(self, key: str) -> list[str]:
-        """Takes a node that is in the store off the list; returns what has become ready by it."""
+        """Takes a node that is in the store off the list; returns the keys that became ready by it."""
         self._pending.pop(key, None)
         self._ready.pop(key, None)
         fresh = []
@@ -173,7 +173,7 @@ class Execution:
         self._waiting.pop(key, None)
         self._not_before.pop(key, None)
         self._leases[key] = lease
-        if self.store.find(key):  # published between our look and our lease
+        if self.store.find(key):  # another process published it after we looked
             self._release(key)
             return
         if not self._tried:
@@ -192,7 +192,7 @@ class Execution:
         self.executor.start(spec)
 
     def _modules(self) -> set[str]:
-        """Of all classes that stages which are not published name."""
+        """The modules of all classes in the stages that are not published."""
         wanted = [node for key, node in self._pending.items() if not self.store.find(key)]
         return {target.rpartition(".")[0] for node in wanted for target in targets(node.config)}
 
@@ -221,7 +221,7 @@ class Execution:
     def _fail(self, node: Node, spec: Spec, told: dict[str, Any]) -> None:
         failure = self.attempts.failure(node, spec, told)
         allowed = self.retries if node.resources.retries is None else node.resources.retries
-        if self.store.find(node.key):  # another attempt, to which our lease had passed, was faster
+        if self.store.find(node.key):  # our lease had passed to another attempt, and that one was faster
             self.outcome.reused.append(node.key)
             self.view.overtaken(node)
             self._finish(node.key)

@@ -6,18 +6,17 @@ same three verbs.)
 
 import multiprocessing
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from pipeline.ranks import Ranks, started
 from pipeline.resources import available_cores, available_memory
 from pipeline.stage import Spec, perform
-from pipeline.workers import Forked, Started, Worker, end
+from pipeline.workers import Forked
 
 Event = tuple[str, tuple[Any, ...]]
 """(key, event); events are those of `pipeline.stage.perform`."""
@@ -39,7 +38,8 @@ class Executor(Protocol):
 class InProcess:
     """Runs every stage here and now, one after the other: for debuggers, and where processes are not wanted.
 
-    What it runs cannot be ended from outside: a stage's `timeout` and `processes` do not count here.
+    What it runs cannot be ended from outside: a stage's `timeout` does not count here. A stage that wants several
+    `processes` is refused.
     """
 
     def __init__(self, cores: int | None = None, memory: float | None = None) -> None:
@@ -53,6 +53,10 @@ class InProcess:
         pass
 
     def start(self, spec: Spec) -> None:
+        if spec.processes > 1:
+            self._queue.append((spec.key, ("failed", _one_process(spec))))
+            return
+
         def send(event: tuple[Any, ...]) -> None:
             if event[0] == "progress" and self.listener:
                 self.listener((spec.key, event))
@@ -75,7 +79,7 @@ class InProcess:
 @dataclass
 class _Running:
     spec: Spec
-    worker: Worker
+    ranks: Ranks
     deadline: float | None
 
 
@@ -100,57 +104,42 @@ class Local:
         self._context.set_forkserver_preload(["__main__", "pipeline.workers", *ours])
 
     def start(self, spec: Spec) -> None:
-        worker = Started(spec) if spec.processes > 1 else Forked(spec, self._context)
+        ranks = Ranks(spec, started(spec) if spec.processes > 1 else [Forked(spec, self._context)])
         deadline = time.monotonic() + spec.timeout if spec.timeout else None
-        self._running[spec.key] = _Running(spec, worker, deadline)
+        self._running[spec.key] = _Running(spec, ranks, deadline)
 
     def events(self, seconds: float) -> list[Event]:
         """What arrived, waiting at most `seconds` for the first; a worker past its time is ended."""
         if not self._running:
             time.sleep(seconds)
             return []
-        wait([running.worker.connection for running in self._running.values()], timeout=seconds)
+        wait([c for running in self._running.values() for c in running.ranks.connections], timeout=seconds)
         found: list[Event] = []
         for key, running in list(self._running.items()):
-            events = self._received(running)
+            events = running.ranks.events()
             if not events and running.deadline and time.monotonic() > running.deadline:
                 events = [("failed", _late(running.spec))]
+            if events and events[-1][0] == "done":
+                running.ranks.part(30.0)
             if events and events[-1][0] in ("done", "failed"):
-                running.worker.exit_code(0.0 if events[-1][0] == "failed" else 30.0)
-                end(running.worker)  # what it may have left running; itself, where something in it will not end
-                running.worker.connection.close()
+                running.ranks.end()  # what they may have left running; themselves, where something in one will not end
                 del self._running[key]
             found += [(key, event) for event in events]
         return found
-
-    def _received(self, running: _Running) -> list[tuple[Any, ...]]:
-        events: list[tuple[Any, ...]] = []
-        connection = running.worker.connection
-        try:
-            while connection.poll():
-                events.append(connection.recv())
-                if events[-1][0] in ("done", "failed"):
-                    break
-        except (EOFError, OSError):
-            events.append(("failed", _died(running.worker.exit_code(5.0))))
-        return events
 
     def stop(self) -> None:
         """Ends all workers: SIGTERM, SIGKILL to those that live on after 5 s in all."""
         deadline = time.monotonic() + 5
         for running in self._running.values():
-            with suppress(ProcessLookupError):
-                os.kill(running.worker.pid, signal.SIGTERM)
+            running.ranks.terminate()
         for running in self._running.values():
-            end(running.worker, max(0.0, deadline - time.monotonic()))
+            running.ranks.end(max(0.0, deadline - time.monotonic()))
         self._running.clear()
 
 
-def _died(code: int | None) -> dict[str, Any]:
-    name = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
-    hint = "; was memory short?" if code == -signal.SIGKILL else ""
-    message = f"its process ended without a word ({name}){hint}"
-    return {"kind": "error", "field": "", "message": message, "retryable": bool(code and code < 0)}
+def _one_process(spec: Spec) -> dict[str, Any]:
+    problem = f"executor=inprocess runs a stage in one process, not in {spec.processes}; set 1, or executor=local"
+    return {"kind": "input", "field": "resources.processes", "message": problem, "retryable": False}
 
 
 def _late(spec: Spec) -> dict[str, Any]:

@@ -1,21 +1,22 @@
 """From composed configurations to one graph of unique stages.
 
-A stage's fields may hold references (`${stage:rollouts}`); the graph is what the goals of all points reach, each key
-once. After the points comes the stage that `compare` names: its `points` entry is resolved in every point and
-becomes the list of all of them; what else it refers to is the first point's.
+A stage's fields may refer to other stages (`${stage:rollouts}`). The graph holds what the goals of all points reach,
+each key once. Last comes the stage that `compare` describes. Its `points` entry is resolved in every point, and the
+stage is given the list of the results; what else it refers to is taken from the first point.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from pipeline.code import code_of
-from pipeline.comparison import told_apart
-from pipeline.config import FILE, SLOT, STAGE, WHERE, config_key, nearest
+from pipeline.code import code_of, targets
+from pipeline.comparison import extra_labels
+from pipeline.config import FILE, STAGE, WHERE, nearest
 from pipeline.errors import UsageError
+from pipeline.interpolation import SLOT, config_key
 from pipeline.keys import Files, counting, digest, file_digest, file_stamp, preimage
 from pipeline.points import Point
 from pipeline.resources import Resources
@@ -23,12 +24,12 @@ from pipeline.secrets import secret_in, secrets
 
 COMPARE = "compare"
 CODE = ("track", "pin", "ignore")
-"""What the code of a stage does to its key: `track` counts; `pin` stays what it was in the newest result of the same
-configuration and inputs; `ignore` never counts."""
+"""How a stage's code enters its key. `track`: as the source is now. `pin`: as it was for the newest result of the same
+configuration and inputs. `ignore`: not at all."""
 
 Code = Mapping[str, Mapping[str, str]]
 Pinned = Callable[[dict[str, Any]], str | None]
-"""The code part of the newest published result that has all other parts of a key's pre-image in common."""
+"""Given what a key is made of: the code part of the newest result that is equal in all other parts, else None."""
 
 
 @dataclass
@@ -39,18 +40,18 @@ class Node:
     name: str
     target: str
     config: dict[str, Any]
-    """Resolved fields; a reference reads `stage://<key>`, a local file `file://<path>`."""
+    """Resolved fields; a reference is written `stage://<key>`, a local file `file://<path>`."""
     inputs: dict[str, str]
-    """Upstream keys by the name they go by."""
+    """{name: key} of the stages upstream."""
     preimage: dict[str, Any]
     code: Code
     files: Files
-    """Local files that count, as they were when its key was made."""
+    """The local files among its fields, as they were when its key was made."""
     points: list[Point]
-    """Where it stands in the sweep."""
+    """The points that have it in common."""
     resources: Resources = field(default_factory=Resources)
     tracked: bool = True
-    """Whether its code counts as it stands in the source now."""
+    """Whether its key was made of the source as it is now."""
     parts: list[str] = field(default_factory=list)
     """Keys of the shards that it is merged from, in order."""
     shard: tuple[int, int] | None = None
@@ -78,10 +79,14 @@ class Graph:
         self.nodes: dict[str, Node] = {}
         self.goals: list[str] = []
         self._files: dict[str, tuple[str, str]] = {}
-        self._references: dict[int, list[str]] = {}
-        self._filled: dict[int, dict[str, Any]] = {}
-        self._known: dict[tuple[Any, ...], str] = {}
-        self._code: dict[int, str] = {}
+        self._configs: dict[Hashable, dict[str, Any] | None] = {}
+        """A stage's fields by `Point.variant`."""
+        self._upstream: dict[Hashable, list[str]] = {}
+        """Names of the stages that these fields refer to, by the same."""
+        self._known: dict[Hashable, str] = {}
+        """Keys of nodes by the same and the keys of their inputs."""
+        self._code: dict[Hashable, str] = {}
+        """Digests of the code by the targets that reach it."""
         self._secrets = secrets()
         self.naive = 0
         for point in self.points:
@@ -118,16 +123,22 @@ class Graph:
 
     def config_of(self, point: Point, name: str) -> dict[str, Any] | None:
         """A stage's resolved fields; None where its slot is empty. Shared, not to be changed."""
-        config = point.resolve(f"stages.{name}")
-        if isinstance(config, dict) and SLOT in config:
-            said, config = config, config[SLOT]
-            if len(said) > 1 and isinstance(config, dict):
-                if id(said) not in self._filled:  # points that share what was said share what becomes of it
-                    self._filled[id(said)] = _laid_over(config, {k: v for k, v in said.items() if k != SLOT})
-                config = self._filled[id(said)]
-        if config is None or isinstance(config, dict):
-            return config
-        raise UsageError(f"stages.{name}: {config} is not a stage's fields with its class as _target_")
+        return self._config(point, name)[0]
+
+    def _config(self, point: Point, name: str) -> tuple[dict[str, Any] | None, Hashable]:
+        """The same, and what it can be known by (`Point.variant`)."""
+        variant = point.variant(f"stages.{name}")
+        if variant not in self._configs:
+            config = point.resolve(f"stages.{name}")
+            if isinstance(config, dict) and SLOT in config:
+                beside = {key: value for key, value in config.items() if key != SLOT}
+                config = config[SLOT]
+                if beside and isinstance(config, dict):
+                    config = _laid_over(config, beside)
+            if config is not None and not isinstance(config, dict):
+                raise UsageError(f"stages.{name}: {config} is not a stage's fields with its class as _target_")
+            self._configs[variant] = config
+        return self._configs[variant], variant
 
     def _expand(self, point: Point, name: str, path: tuple[str, ...]) -> str | None:
         if name in point.stages:
@@ -136,14 +147,14 @@ class Graph:
             raise UsageError(f"stages.{name}: refers to itself ({' → '.join([*path, name])})")
         if name not in point.stage_names:
             raise UsageError(f"goal: there is no stage '{name}' in stages{nearest(name, list(point.stage_names))}")
-        config = self.config_of(point, name)
+        config, variant = self._config(point, name)
         if config is None:
             return None
-        # points share resolved configurations: the same one over the same inputs is the same node
-        if id(config) not in self._references:
-            self._references[id(config)] = list(_marked(config, STAGE))
-        keys = {upstream: self._expand(point, upstream, (*path, name)) for upstream in self._references[id(config)]}
-        same = (name, id(config), *keys.values())
+        # points share resolved fields: the same fields over the same inputs are the same node
+        if variant not in self._upstream:
+            self._upstream[variant] = list(_marked(config, STAGE))
+        keys = {upstream: self._expand(point, upstream, (*path, name)) for upstream in self._upstream[variant]}
+        same = (variant, *keys.values())
         if same in self._known:
             self.nodes[self._known[same]].points.append(point)
         else:
@@ -155,7 +166,8 @@ class Graph:
     def _compare(self) -> str:
         first = self.points[0]
         config = first.resolve(COMPARE)
-        entries: dict[str, tuple[dict[str, Any], dict[str, Any], Point]] = {}  # followed, as said, whose
+        entries: dict[str, tuple[dict[str, Any], dict[str, Any], Point]] = {}
+        """By its text: an entry with keys for references, the entry as the point says it, the point."""
         inputs: dict[str, str] = {}
         for point in self.points:
 
@@ -169,14 +181,14 @@ class Graph:
             entry = _follow(said, link)
             entries.setdefault(json.dumps(entry, sort_keys=True, default=str), (entry, said, point))
 
-        def own(upstream: str) -> str | None:  # what the comparison refers to outside its points: the first point's
+        def own(upstream: str) -> str | None:  # references of the comparison outside of its points
             name, key = self._compared(first, upstream)
             if key:
                 inputs[name] = key
             return key
 
         config = _follow({name: value for name, value in config.items() if name != "points"}, own)
-        beyond = told_apart([(said, point) for _, said, point in entries.values()])
+        beyond = extra_labels([(said, point) for _, said, point in entries.values()])
         points = [e | ({"varied": v} if v else {}) for (e, _, _), v in zip(entries.values(), beyond, strict=True)]
         key = self._add(first, COMPARE, config | {"points": points}, inputs)
         self.nodes[key].points = self.points
@@ -211,11 +223,12 @@ class Graph:
         mode = config.get("code", "track")
         if mode not in CODE:
             raise UsageError(f"{config_key(point.config, f'{where}.code')}: {mode} is not one of {', '.join(CODE)}")
-        if id(code) not in self._code:  # `code_of` returns the same mapping for the same targets
-            self._code[id(code)] = digest(code)
+        reached = tuple(sorted(set(targets(config))))
+        if reached not in self._code:
+            self._code[reached] = digest(code)
         counted = _replace(config, lambda text: self._counted(text, point, where))
         try:
-            part = "ignored" if mode == "ignore" else self._code[id(code)]
+            part = "ignored" if mode == "ignore" else self._code[reached]
             image = preimage(config["_target_"], counted, part, list(inputs.values()))
             if mode == "pin" and self.pinned and (kept := self.pinned(image)):
                 image["code"] = kept
@@ -226,7 +239,7 @@ class Graph:
             self.nodes[key].points.append(point)
         else:
             resources = Resources.of(config, lambda path: config_key(point.config, f"{where}.{path}"))
-            tracked = image["code"] == self._code[id(code)]
+            tracked = image["code"] == self._code[reached]
             files = {path: self._files[path] for path in _marked(counting(config), FILE)}
             self.nodes[key] = Node(
                 key, name, config["_target_"], config, inputs, image, code, files, [point], resources, tracked
@@ -260,7 +273,7 @@ def _goals(point: Point) -> list[str]:
 
 
 def _laid_over(config: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a stage with what was said of them elsewhere; mappings are merged."""
+    """A stage's fields with those of `said` laid over them; mappings are merged."""
 
     def one(below: Any, above: Any) -> Any:
         return _laid_over(below, above) if isinstance(below, dict) and isinstance(above, dict) else above

@@ -1,6 +1,6 @@
-"""Recipe keys: sha256 over canonical JSON of everything that can change a stage's result.
+"""A stage's key: sha256 over the canonical JSON of everything that can change its result.
 
-A key is known before anything runs, so that a whole sweep can be planned and explained.
+The key is known before anything runs, so that a whole sweep can be planned and explained.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ FOR_THE_RUNNER = ("resources", "code", "version")
 
 
 def canonical(value: Any) -> Any:
-    """The one form of a value that equal values share: 1.0 is 1, text is NFC, mappings have no order.
+    """A form that is the same for equal values: 1.0 becomes 1, text becomes NFC, mappings are sorted.
 
     >>> canonical({"b": 2.0, "a": (1, "x")})
     {'a': [1, 'x'], 'b': 2}
@@ -66,13 +66,13 @@ Files = Mapping[str, Sequence[str]]
 
 
 def file_stamp(path: Path) -> str:
-    """Changes with every write to a file or to a file below a folder, at the price of a look at sizes and times."""
+    """A text that changes with every write to a file, or below a folder. Only sizes and times are looked at."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return digest({str(p.relative_to(path)): [(seen := p.stat()).st_size, seen.st_mtime_ns] for p in files})
 
 
 def changed_files(seen: Files) -> list[str]:
-    """Paths whose content is no longer what a key was made of. Reads only those whose stamp differs."""
+    """Paths whose content has changed since the key was made. A file is only read where its stamp differs."""
     found = []
     for name, (stamp, content) in seen.items():
         path = Path(name)
@@ -96,7 +96,7 @@ def library_versions() -> dict[str, str]:
 
 
 def counting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a stage's configuration its key is made of."""
+    """The part of a stage's configuration that enters its key."""
     return _counting({name: value for name, value in config.items() if name not in FOR_THE_RUNNER})
 
 

@@ -1,7 +1,7 @@
-"""What would run, and why: every node of a graph held against the store.
+"""What would run, and why: each node of a graph is looked up in the store.
 
-A node that is not in the store is compared with its nearest published relative (same stage class, fewest differences),
-so that the reason names the field, the input or the definition that changed.
+A node that is not there is compared with the published result of the same stage that differs least from it, so that the
+reason names the field, the input or the definition that changed.
 """
 
 import statistics
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.estimate import Estimate, estimate
+from pipeline.expense import Expense, expense
 from pipeline.graph import Graph, Node, Pinned, show
 from pipeline.keys import digest
 from pipeline.store import Manifest, Store
@@ -28,10 +28,10 @@ class Planned:
     manifest: Manifest | None = None
     seconds: float | None = None
     """Median wall time of past executions of this stage class; None where there were none."""
-    cost: Estimate | None = None
-    """What a stage that pays for answers is going to pay, where it can tell."""
+    cost: Expense | None = None
+    """What a stage that pays is going to pay; None for others."""
     shards: tuple[int, int] | None = None
-    """(published, all) of a stage that is computed in parts and not yet whole."""
+    """(published, all) shards of a stage that is not yet merged from them."""
 
 
 @dataclass
@@ -44,10 +44,10 @@ class Plan:
         return [planned for planned in self.stages if planned.state != REUSE]
 
     def seconds(self) -> float:
-        """Estimated work left in seconds on the past machine, over those stages that ran before."""
+        """Seconds of work left, as long as such stages took before; stages that never ran are not counted."""
         return sum(planned.seconds or 0.0 for planned in self.to_run)
 
-    def costs(self) -> list[Estimate]:
+    def costs(self) -> list[Expense]:
         """Of all stages that are to run and pay for something."""
         return [planned.cost for planned in self.to_run if planned.cost]
 
@@ -76,7 +76,7 @@ def plan(graph: Graph, store: Store) -> Plan:
     relatives: dict[str, list[Manifest]] = {}
     if not all(found.values()):
         for manifest in store.manifests():
-            if "shard" not in manifest.preimage:  # a part tells nothing of the whole
+            if "shard" not in manifest.preimage:  # a shard's time says nothing of the whole stage's
                 relatives.setdefault(manifest.preimage["stage"], []).append(manifest)
     result = Plan(graph)
     for key, node in graph.nodes.items():
@@ -90,7 +90,7 @@ def plan(graph: Graph, store: Store) -> Plan:
             continue
         state, reason = _wanting(node, [other for other in past if other.stage == node.name], store)
         parts = (sum(found[part] is not None for part in node.parts), len(node.parts)) if node.parts else None
-        result.stages.append(Planned(node, state, reason, None, seconds, estimate(node, store), parts))
+        result.stages.append(Planned(node, state, reason, None, seconds, expense(node, store), parts))
     return result
 
 
@@ -105,7 +105,7 @@ def _wanting(node: Node, past: list[Manifest], store: Store) -> tuple[str, str]:
 
 
 def _kept(node: Node, manifest: Manifest) -> str:
-    """What to say of a result whose code does not count as it stands now."""
+    """What to say of a result whose key was not made of the code as it is now."""
     if node.tracked:
         return ""
     changed = [told.removeprefix("code: ") for told in _code_differences(manifest.code, node.code)]
@@ -113,7 +113,7 @@ def _kept(node: Node, manifest: Manifest) -> str:
 
 
 def differences(node: Node | Manifest, other: Manifest) -> Iterator[str]:
-    """What tells a node's or a published key from another published one, one phrase a difference."""
+    """How a node, or a published result, differs from another published one: a phrase for each difference."""
     old, new = other.preimage, node.preimage
     before, after = flat(old["config"]), flat(new["config"])
     upstream = {key: name for name, key in node.inputs.items()}

@@ -78,7 +78,7 @@ def _figures(request: Request, planned: Plan) -> dict[str, object]:
 
 
 def graph_(request: Request) -> int:
-    """`tilt graph [--mermaid]`: the unique stages and what each reads."""
+    """`tilt graph [--mermaid]`: the unique stages and the inputs of each."""
     graph = request.graph()
     if "--mermaid" not in request.flags:
         lines = [f"{title(n)} ← {', '.join(n.inputs) or 'nothing'}" for n in graph.nodes.values()]

@@ -1,8 +1,8 @@
-"""Points of a sweep: composed configurations that share what they have in common.
+"""Points of a sweep. Points that choose the same groups share one composed configuration.
 
-Composing costs 50 ms and more, and a sweep has thousands of points but few distinct choices of groups. So each choice
-is composed once (`Composition`), a point is a choice plus values (`method.beta=2`), and a stage's fields are resolved
-once for every combination of the values that they depend on.
+Composing costs 50 ms or more. A sweep may have thousands of points but has few choices of groups, so each choice is
+composed once (`Composition`). A point is a composition and values laid over it (`method.beta=2`). A stage's fields are
+resolved once for each combination of the values that they depend on.
 """
 
 import copy
@@ -13,7 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.config import check, resolved
+from pipeline.config import Schemas, check, resolved
+from pipeline.interpolation import depends_on, written
 
 Values = tuple[tuple[str, Any], ...]
 """(key, value) of the overrides that are laid over a composition, in order."""
@@ -24,36 +25,54 @@ class Composition:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        self._memo: dict[tuple[str, Values], Any] = {}
-        self._reads: dict[str, frozenset[str]] = {}
-        self._checked: set[Any] = set()
+        self._resolved: dict[tuple[str, str], Any] = {}
+        self._keys: dict[str, frozenset[str]] = {}
+        """By path, the keys that it depends on."""
+        self._depends: dict[tuple[str, str], bool] = {}
+        """By path and key, whether a value at the key can change the one at the path."""
+        self._checked: set[str] = set()
 
     def resolve(self, path: str, values: Values) -> Any:
         """The plain value at `path` under `values`. Do not change it: other points share it."""
-        relevant = tuple(pair for pair in values if self._depends(path, pair[0]))
-        if (path, relevant) not in self._memo:
-            self._memo[path, relevant] = self._resolve(path, relevant)
-        return self._memo[path, relevant]
+        relevant = self.relevant(path, values)
+        memo = path, repr(relevant)  # as text, since True and 1 are equal
+        if memo not in self._resolved:
+            self._resolved[memo] = self._resolve(path, relevant)
+        return self._resolved[memo]
 
     def _resolve(self, path: str, values: Values) -> Any:
         # parsing an interpolation costs a millisecond: go down to the few leaves that the values reach
-        raw = _raw(self.config, path) if values else None
-        if isinstance(raw, str) and (whole := re.fullmatch(r"\$\{([\w@]+(?:\.[\w@]+)*)\}", raw)):
-            return self.resolve(whole.group(1), values)
-        if isinstance(raw, dict) and not any(key == path or key.startswith(f"{path}.") for key, _ in values):
-            return {key: self.resolve(f"{path}.{key}", values) for key in raw}
+        where, text = written(self.config, path.split(".")) if values else ([], None)
+        if isinstance(text, str) and (whole := re.fullmatch(r"\$\{([\w@]+(?:\.[\w@]+)*)\}", text)):
+            return self.resolve(".".join([whole.group(1), *path.split(".")[len(where) :]]), values)
+        if isinstance(text, dict) and not any(key == path or key.startswith(f"{path}.") for key, _ in values):
+            return {key: self.resolve(f"{path}.{key}", values) for key in text}
         with self.laid_over(values):
             return resolved(self.config, path)
 
-    def check(self, values: Values) -> None:
-        """Holds the configuration, once, and every new value against the schemas. Raises UsageError."""
-        if () not in self._checked:
-            check(self.config)
-            self._checked.add(())
+    def relevant(self, path: str, values: Values) -> Values:
+        """Those of the values that the value at `path` depends on."""
+        return tuple([pair for pair in values if self._reached(path, pair[0])])
+
+    def _reached(self, path: str, key: str) -> bool:
+        if (path, key) not in self._depends:
+            if path not in self._keys:
+                self._keys[path] = depends_on(self.config, path)
+            self._depends[path, key] = any(_related(key, other) for other in self._keys[path])
+        return self._depends[path, key]
+
+    def check(self, values: Values, whole: Schemas) -> None:
+        """Holds the configuration, once, and every new value against their schemas. Raises UsageError.
+
+        `whole` are the schemas of what stands in no group; they have to be the same in every call.
+        """
+        if "" not in self._checked:
+            check(self.config, whole)
+            self._checked.add("")
         for pair in values:
             if repr(pair) not in self._checked:
                 with self.laid_over((pair,)):
-                    check(self.config, pair[0])
+                    check(self.config, whole, pair[0])
                 self._checked.add(repr(pair))
 
     @contextmanager
@@ -76,15 +95,13 @@ class Composition:
             for content, name, node in reversed(before):
                 content[name] = node
 
-    def _depends(self, path: str, key: str) -> bool:
-        if path not in self._reads:
-            self._reads[path] = reads(self.config, path)
-        return any(_related(key, other) for other in self._reads[path])
-
 
 class Point:
-    """One point of a sweep. `label` tells it from the others; `overrides` are all that it was written with, as text by
-    key; `stages` holds its keys once the graph is built."""
+    """One point of a sweep: a composition and the values laid over it.
+
+    `label` is its name among the points of the sweep. `overrides` are all overrides that it was written with: text by
+    key. `stages` holds the keys of its stages, by name, once the graph is built.
+    """
 
     def __init__(
         self, label: str, composition: Composition, values: Values = (), overrides: Mapping[str, str] | None = None
@@ -102,9 +119,13 @@ class Point:
         """The plain value at `path`; shared, not to be changed. Raises UsageError where it cannot be resolved."""
         return self.composition.resolve(path, self.values)
 
-    def check(self) -> None:
-        """Raises UsageError for a value outside its schema's bounds."""
-        self.composition.check(self.values)
+    def variant(self, path: str) -> tuple[Composition, str, str]:
+        """The same for points that share the value at `path`: a key to keep under what is made of that value."""
+        return self.composition, path, repr(self.composition.relevant(path, self.values))
+
+    def check(self, whole: Schemas) -> None:
+        """Raises UsageError for a value outside its schema's bounds; `whole` are those of what stands in no group."""
+        self.composition.check(self.values, whole)
 
     @property
     def stage_names(self) -> Mapping[str, Any]:
@@ -115,49 +136,6 @@ class Point:
         """The configuration with this point's values, a copy."""
         with self.composition.laid_over(self.values):
             return copy.deepcopy(self.composition.config)
-
-
-_INTERPOLATED = re.compile(r"\$\{(?:oc\.[\w.]+:)?([^{}:$,]*)(?=[}$,])")
-"""The key in `${a.b}` and `${oc.select:a.b}`; in `${a.${b}}`, which may become any key below `a`, what stands: `a.`."""
-
-
-def reads(config: DictConfig, path: str) -> frozenset[str]:
-    """Keys that resolving `path` may look at, itself included."""
-    found: set[str] = set()
-    todo = [path]
-    while todo:
-        if (key := todo.pop()) in found:
-            continue
-        found.add(key)
-        for where, text in _texts(_raw(config, key), key):
-            for name in _INTERPOLATED.findall(text):
-                up = len(name) - len(name.lstrip("."))  # dots count from the mapping that holds the text
-                parts = where.split(".")
-                todo.append(".".join([*parts[: len(parts) - up], name[up:]]).rstrip(".") if up else name.rstrip("."))
-    return frozenset(found)
-
-
-def _raw(config: DictConfig, key: str) -> Any:
-    """What stands at a key before interpolation, as plain values; the interpolation on the way where there is one."""
-    node: Any = config
-    for part in key.split("."):
-        content = node.__dict__.get("_content")
-        if not isinstance(content, dict) or part not in content:
-            return content if isinstance(content, str) else None
-        node = content[part]
-    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """(path, text) of every text in a plain value; items of a list have the path of the list's place."""
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _texts(part, f"{path}.{key}")
-    elif isinstance(value, list):
-        for index, part in enumerate(value):
-            yield from _texts(part, f"{path}.{index}")
 
 
 def _related(a: str, b: str) -> bool:

@@ -1,4 +1,4 @@
-"""The progress view: which stage runs and how far it is, which were reused, what is left."""
+"""What a run shows while it runs: how far each stage is, which were reused, how many are left."""
 
 import time
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ class View(Protocol):
 
 
 def title(node: Node) -> str:
-    """`decode (vas beta=4) 2/8`: the stage, what all its points have in common that others have not, and its shard."""
+    """`decode (vas beta=4) 2/8`: the stage, the words that the labels of all its points share, and its shard."""
     words = node.points[0].label.split()
     for point in node.points[1:]:
         if not words:

@@ -29,7 +29,7 @@ class Resources:
     retries: int | None = None
     """Attempts after a failure that may pass (a killed process, a dropped connection); None: executor.retries."""
     processes: int = 1
-    """Processes the stage itself is made of (DDP ranks); above 1 it runs as `python -m pipeline.stage`."""
+    """Processes that run the stage together (DDP): the runner starts them, each as `python -m pipeline.stage`."""
     shards: int = 1
     """Parts that are computed, cached and retried one by one, then merged."""
 

@@ -14,7 +14,8 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the C one is ten time
 
 
 def publish_links(folder: Path, graph: Graph, store: Store) -> None:
-    """Fills a run's folder: configuration and payload links of every point, the comparison's files at the top."""
+    """Fills a run's folder: for each point a folder with its configuration and links to its results; at the top, copies
+    of the comparison's files."""
     for point in graph.points:
         place = folder / (_file_name(point.label) or "point")
         place.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Keys and tokens of the environment, so that none of them is ever written down."""
+"""Finds the environment's keys and tokens in a text, so that none of them is ever written to disk."""
 
 import os
 import re
@@ -9,7 +9,7 @@ _SHORTEST = 8
 
 
 def secrets() -> dict[str, str]:
-    """{name: value} of the environment's variables that are secret by their names."""
+    """{name: value} of the environment's variables whose name says that they are secret."""
     found = ((name, value) for name, value in os.environ.items() if _NAME.search(name.upper()))
     return {name: value for name, value in found if len(value) >= _SHORTEST}
 

@@ -1,7 +1,7 @@
-"""Stages that are computed in parts: each shard is a unit of its own in the store, the whole is merged from them.
+"""Stages that are computed in parts: each shard is in the store by itself, and the whole is merged from them.
 
-The whole keeps the key it has without shards, so that how a result was computed never shows in it; a shard's key is
-made of the whole's and of its place.
+The whole has the key that it has without shards, since its result is the same. A shard's key is made of the same parts
+and of (its index, how many shards there are).
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ def shards(node: Node) -> list[Node]:
 
 
 def split(graph: Graph, store: Store) -> None:
-    """Puts the shards of every node that has some, and is not published yet, into the graph."""
+    """Puts the shards of every node into the graph that asks for shards and is not published yet."""
     for node in list(graph.nodes.values()):
         if node.resources.shards > 1 and not node.shard:
             parts = shards(node)

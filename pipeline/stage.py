@@ -1,21 +1,20 @@
 """One execution of one stage, inside the process that runs it.
 
-    python -m pipeline.stage SPEC.json      a stage in a process of its own: DDP's ranks are relaunched as this, so that
-                                            they never run the sweep again
+    python -m pipeline.stage SPEC.json      a stage in a process of its own, or one of several that run it together
 
 The supervisor hands over a `Spec` and receives events; what the stage wrote lies in the staging folder, its manifest
 last. Nothing here publishes: that is the supervisor's, which holds the lease.
 """
 
-import ctypes
 import dataclasses
 import datetime
-import errno
+import faulthandler
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -24,29 +23,17 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, cast
 
 from pipeline.build import NotAField, build
 from pipeline.code import Stamps, changed_since
 from pipeline.errors import no_space
 from pipeline.keys import Files, changed_files
+from pipeline.protocol import Sharded, Stage, exit_code, field_at_fault, handles, retryable
 from pipeline.store import Manifest, write_manifest
 from pipeline.tracking import Tracking, tracker
 
 Send = Callable[[tuple[Any, ...]], None]
-PASSING = {errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH}
-"""Errors of file systems and networks that another attempt may not meet."""
-
-
-class Stage(Protocol):
-    """What the runner needs of a stage: its fields are its configuration, `run` writes the payload into `out`.
-
-    A `runtime` field, where there is one, is handed the execution's handles (progress, metrics, loggers, …). A stage
-    that can be split has `run_shard(out, index, count)` and `merge(parts, out)` too: merged, the payloads of all shards
-    are what `run` would have written.
-    """
-
-    def run(self, out: Path) -> None: ...
 
 
 @dataclass
@@ -76,6 +63,7 @@ class Spec:
     parts_seconds: float = 0.0
     """What the shards took, in sum."""
     processes: int = 1
+    """That run it together; each is told which one it is."""
     timeout: float | None = None
     attempt: int = 1
 
@@ -96,8 +84,11 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     """Runs one stage into its staging folder and reports by events:
 
     `("progress", done, total, note)`, then either `("done", metrics, seconds)` or `("failed", failure)` with
-    `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. Ranks above 0
-    write beside the payload, track nothing and leave no manifest. `seconds` of a merge are its shards' too.
+    `failure = {kind, message, field, retryable}`; kinds: `input` (a field is at fault), `disk`, `error`. `seconds` of a
+    merge are its shards' too.
+
+    `rank` says which of `spec.processes` this is; the stage's `runtime` is told both. Ranks above 0 write beside the
+    payload, report no progress, track nothing and leave no manifest.
     """
     started, clock = datetime.datetime.now(datetime.UTC), time.perf_counter()
     metrics: dict[str, float] = {}
@@ -106,12 +97,12 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
     out.mkdir(exist_ok=True)
     run = tracker(spec.tracking if rank == 0 else Tracking(), spec.key, spec.name, spec.config, spec.staging)
     try:
-        stage = build(spec.config)
+        stage: Stage = build(spec.config)
         if changed := [*changed_since(spec.code, spec.sources), *changed_files(spec.files)]:
             raise SourceChanged(changed[0])
-        runtime = getattr(stage, "runtime", None)
-        if runtime is not None:
-            runtime.progress = _throttled(send)
+        if (runtime := handles(stage)) is not None:
+            runtime.rank, runtime.world = rank, spec.processes
+            runtime.progress = _throttled(send) if rank == 0 else _unheard
             runtime.loggers = run.loggers
             runtime.table = run.table
             runtime.lineage = spec.lineage
@@ -125,9 +116,9 @@ def perform(spec: Spec, send: Send, rank: int = 0) -> None:
 
             runtime.metrics = keep
         if spec.parts:
-            stage.merge([Path(part) for part in spec.parts], out)
+            cast(Sharded, stage).merge([Path(part) for part in spec.parts], out)
         elif spec.shard:
-            stage.run_shard(out, *spec.shard)
+            cast(Sharded, stage).run_shard(out, *spec.shard)
         else:
             stage.run(out)
         seconds = spec.parts_seconds + time.perf_counter() - clock
@@ -178,7 +169,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
     lines = str(error).strip().splitlines()
     message = lines[0] if lines else type(error).__name__
     told: dict[str, Any] = {"kind": "error", "field": "", "message": message, "retryable": False}
-    if isinstance(code := getattr(error, "exit_code", None), int):
+    if (code := exit_code(error)) is not None:
         told["exit_code"] = code
     if no_space(error):
         return told | {"kind": "disk"}
@@ -186,11 +177,9 @@ def _failure(error: BaseException) -> dict[str, Any]:
         return told | {"kind": "input", "field": error.args[0], "message": error.args[1]}
     if isinstance(error, SourceChanged):
         return told
-    if isinstance(field_at_fault := getattr(error, "field", None), str) and hasattr(error, "problem"):
-        return told | {"kind": "input", "field": field_at_fault, "message": str(error.problem)}  # type: ignore[attr-defined]
-    passing = isinstance(error, ConnectionError | TimeoutError) or getattr(error, "errno", None) in PASSING
-    retryable = bool(getattr(error, "retryable", passing))
-    return told | {"message": f"{type(error).__name__}: {message}", "retryable": retryable}
+    if at_fault := field_at_fault(error):
+        return told | {"kind": "input", "field": at_fault[0], "message": at_fault[1]}
+    return told | {"message": f"{type(error).__name__}: {message}", "retryable": retryable(error)}
 
 
 def limit_threads(threads: int) -> None:
@@ -218,6 +207,10 @@ def _throttled(send: Send) -> Callable[..., None]:
     return progress
 
 
+def _unheard(done: float, total: float, note: str = "") -> None:
+    """Progress of a process that is not the first."""
+
+
 def _versions() -> dict[str, str]:
     found = {"python": sys.version.split()[0]}
     for name in ("tiltlab", "torch", "transformers", "pytorch-lightning", "peft", "numpy"):
@@ -227,37 +220,45 @@ def _versions() -> dict[str, str]:
 
 
 def rank_of_this_process() -> int:
-    """The global rank that a launcher (Lightning, torchrun, Slurm) gave to this process; 0 where none did."""
-    for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):  # Slurm's last: a relaunch in its job inherits the first's
+    """The rank that who started this process gave to it (the runner, torchrun, Slurm); 0 where nobody did."""
+    for name in ("RANK", "SLURM_PROCID"):  # Slurm's last: processes that are started in its job inherit the first one's
         if name in os.environ:
             return int(os.environ[name])
     return 0
 
 
-def end_with_parent() -> None:
-    """Has the kernel kill this process when the one that started it dies, or has died already (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
-        if os.getppid() == 1:
-            os._exit(143)
-
-
 def main(arguments: Sequence[str]) -> int:
     """`python -m pipeline.stage SPEC.json [PIPE]`: a stage in a process of its own; the exit code is its outcome.
 
-    PIPE is the number of an inherited descriptor that events are sent through; ranks above 0 have none.
+    PIPE is the number of an inherited descriptor, one end of a connection to the runner. Events are sent through it.
+    When the runner closes it, this process leaves if it has said its last word, and else ends with all it started.
     """
-    end_with_parent()
+    faulthandler.register(signal.SIGUSR1)  # where it stands, for the log
     spec, rank = Spec.load(Path(arguments[0])), rank_of_this_process()
+    channel = Connection(int(arguments[1])) if len(arguments) > 1 else None
     last: list[tuple[Any, ...]] = []
-    channel = Connection(int(arguments[1]), readable=False) if len(arguments) > 1 and rank == 0 else None
+    ended = threading.Event()
 
     def send(event: tuple[Any, ...]) -> None:
         last[:] = [event]
+        if event[0] != "progress":
+            ended.set()
         if channel:
             channel.send(event)
 
+    def follow_runner() -> None:
+        assert channel is not None
+        with suppress(EOFError, OSError):
+            channel.recv_bytes()  # nothing is ever sent: it returns when the other end is closed
+        if not ended.is_set():
+            os.killpg(0, signal.SIGKILL)
+
+    following = threading.Thread(target=follow_runner, daemon=True)
+    if channel:
+        following.start()
     perform(spec, send, rank)
+    if channel:
+        following.join()
     if last[-1][0] == "done":
         return 0
     told = last[-1][1]

@@ -1,4 +1,4 @@
-"""`tilt status [-w]`: where every stage of every point stands. Rows are stages, columns are points."""
+"""`tilt status [-w]`: the state of every stage of every point. Rows are stages, columns are points."""
 
 import json
 import time

@@ -5,9 +5,10 @@
     leases/<key>                                             who is working on it
     failures/<key>/failure.json, log.txt                     the last failure; never taken for a result
 
-A key is published if and only if its folder exists in `objects`: the rename makes it whole or absent. Who may read and
-write the store is decided by the permissions of its root alone, whatever the umask of who writes: everything below
-takes them over.
+A key is published if its folder exists in `objects`: one rename puts the whole folder there, so there is never a half.
+
+All files and folders of a store get the permissions of its root, whatever the umask of the process that writes them. So
+who may read and write a store is decided in one place.
 """
 
 import errno
@@ -35,15 +36,15 @@ PUBLISHED = ("payload", "manifest.json", "log.txt")
 
 @dataclass(frozen=True)
 class Manifest:
-    """How an object came to be. Holds nothing of the environment but versions and the host's name."""
+    """How an object was made. Of the environment it holds versions and the host's name, and nothing else."""
 
     key: str
     stage: str
-    """Instance name in the configuration that first ran it."""
+    """The stage's name in the configuration that first ran it."""
     preimage: dict[str, Any]
     code: dict[str, dict[str, str]]
     inputs: dict[str, str]
-    """Upstream key by the instance name it had."""
+    """{name: key} of the stages upstream."""
     files: dict[str, dict[str, Any]]
     """{path below payload: {size in bytes, sha256}}."""
     metrics: dict[str, float]
@@ -54,7 +55,7 @@ class Manifest:
     versions: dict[str, str]
     commit: str
     cost: float = 0.0
-    """Dollars that the paid answers in it cost, whenever they were bought: the stage's metric `dollars`."""
+    """Dollars paid for the answers in it, also for those that an earlier run bought: the stage's metric `dollars`."""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -117,7 +118,11 @@ class Store:
                 yield manifest
 
     def lease(self, key: str) -> SoftFileLease:
-        """The lease of a key, not yet acquired. Take one object a wait: a fresh one never sees a dead holder expire."""
+        """The lease of a key, not yet acquired.
+
+        Whoever waits for it must keep this one object: it remembers since when the holder was silent, and a new object
+        for each look would start to count again, so that a dead holder would never expire.
+        """
         return SoftFileLease(
             self.root / "leases" / key,
             lease_duration=self.settings["lease_seconds"],
@@ -127,9 +132,10 @@ class Store:
         )
 
     def leased(self, key: str) -> bool:
-        """Whether somebody who lives is working on a key (advisory). Passes a dead holder's lease on, waits for none.
+        """Whether a living process is working on a key. Never waits. It may be wrong a moment later.
 
-        A holder on this host is asked for; one elsewhere lives while it refreshes its lease.
+        A holder on this host is looked up among its processes; one on another host lives as long as it refreshes its
+        lease. The lease of a dead holder is set free.
         """
         lease = self.lease(key)
         try:
@@ -143,13 +149,14 @@ class Store:
 
     @property
     def patience(self) -> float:
-        """Seconds without a refresh after which a lease's holder is taken for dead."""
+        """Seconds without a refresh after which the holder of a lease counts as dead."""
         return 1.5 * self.settings["lease_seconds"]
 
     def stage(self, key: str) -> Path:
         """A new staging folder for one attempt at a key, with an empty `payload` inside.
 
-        The holder of the key's lease calls this: what an attempt that died left in `checkpoints/` is copied into it.
+        Only the holder of the key's lease may call this. If an earlier attempt died and left `checkpoints/`, the newest
+        of these is copied, so that this attempt can go on from there.
         """
         places = [attempt / "checkpoints" for attempt in self.attempts(key)]
         earlier = [place for place in places if place.is_dir() and any(place.iterdir())]
@@ -166,7 +173,7 @@ class Store:
         target = self.object(key)
         self.folder("objects", key[:2])
         _leave_only(staging, PUBLISHED)
-        if target.exists() and self.find(key) is None:  # truncated by somebody: out of the way, for inspection
+        if target.exists() and self.find(key) is None:  # somebody damaged it: moved away, where it can be inspected
             self.quarantine(key)
         try:
             os.rename(staging, target)
@@ -178,7 +185,7 @@ class Store:
         _fsync(target.parent)
         self._read_only(target)
         for attempt in self.attempts(key):
-            if not (attempt / "payload").exists():  # given up: its checkpoints have served
+            if not (attempt / "payload").exists():  # only its checkpoints were left, and nobody needs them now
                 self.discard(attempt)
         return True
 
@@ -187,7 +194,7 @@ class Store:
         return list((self.root / "staging").glob(f"{key}.*"))
 
     def quarantine(self, key: str) -> Path:
-        """Takes an object out of use, for inspection; returns where it lies now. Raises UsageError for another's."""
+        """Moves an object out of use, to be inspected; returns where it lies. Raises UsageError for another user's."""
         place = self.folder("quarantine") / f"{key}.{uuid.uuid4().hex[:8]}"
         try:
             self.object(key).chmod(self._mode)
@@ -210,12 +217,12 @@ class Store:
         return log
 
     def abandon(self, staging: Path) -> None:
-        """Leaves of an attempt what the next one can go on from: its checkpoints, where there are any."""
+        """Removes all of an attempt but its checkpoints, from which the next attempt can go on."""
         checkpoints = staging / "checkpoints"
         if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
             self.discard(staging)
             return
-        with suppress(OSError):  # what will not go now goes with gc
+        with suppress(OSError):  # what cannot be removed now, `gc` removes later
             _leave_only(staging, [checkpoints.name])
 
     def discard(self, staging: Path) -> None:
@@ -230,7 +237,7 @@ class Store:
 
 
 def granted(lease: SoftFileLease) -> bool:
-    """Whether a key can be leased now; it is left free. A dead holder on another host shows after the lease time."""
+    """Whether a lease could be had now. It stays free. Of a holder on another host it is known late that it is dead."""
     try:
         lease.acquire(timeout=0)
     except Timeout:

@@ -1,4 +1,4 @@
-"""Verbs that look after what lies in the store: logs, explain, force, verify, pin, unpin, gc."""
+"""Verbs about what is in the store: logs, explain, force, verify, pin, unpin, gc."""
 
 from rich.text import Text
 
@@ -25,7 +25,7 @@ def logs(request: Request) -> int:
 
 
 def explain(request: Request) -> int:
-    """`tilt explain KEY [KEY2]`: what a key is made of, or what tells two of them apart; a key's beginning will do."""
+    """`tilt explain KEY [KEY2]`: what a key is made of, or how two differ. The beginning of a key is enough."""
     store = request.store
     manifests = [_by_key(store, word) for word in request.words]
     if not 1 <= len(manifests) <= 2:
@@ -47,7 +47,7 @@ def explain(request: Request) -> int:
 
 
 def force(request: Request) -> int:
-    """`tilt force STAGE … [--downstream]`: forgets results, so that the next run makes them anew."""
+    """`tilt force STAGE … [--downstream]`: removes results, so that the next run makes them again."""
     graph, store = request.graph(), request.store
     keys = {node.key for node in _named(request, graph)}
     if "--downstream" in request.flags:
@@ -61,7 +61,7 @@ def force(request: Request) -> int:
 
 
 def verify(request: Request) -> int:
-    """`tilt verify [--quick]`: every published object against its manifest; a bad one goes to quarantine. 1 if any."""
+    """`tilt verify [--quick]`: compares objects with their manifests; damaged ones go to quarantine, exit code 1."""
     store = request.store
     bad = upkeep.damaged(store, quick="--quick" in request.flags)
     for key, problem in bad.items():
@@ -73,7 +73,7 @@ def verify(request: Request) -> int:
 
 
 def gc(request: Request) -> int:
-    """`tilt gc [--keep-runs 30d] [--dry-run]`: removes what no kept run reaches and what dead attempts left behind."""
+    """`tilt gc [--keep-runs 30d] [--dry-run]`: removes what no run or pin needs, and what dead attempts left."""
     store = request.store
     keep = upkeep.seconds(request.ages.get("--keep-runs", "30d"))
     dry = "--dry-run" in request.flags
@@ -87,7 +87,7 @@ def gc(request: Request) -> int:
 
 
 def pin(request: Request) -> int:
-    """`tilt pin name=paper -m …`: keeps all that these points reach from gc, under the run's name."""
+    """`tilt pin name=paper -m …`: keeps `gc` from removing what these points need, until `tilt unpin name=paper`."""
     graph = request.graph()
     upkeep.pin(request.store, str(request.config.name), graph)
     request.console.print(f"pinned {len(graph.nodes)} stages as {request.config.name}")

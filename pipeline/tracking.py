@@ -1,7 +1,7 @@
-"""Weights & Biases, one run a stage: grouped by sweep, job type = stage, id from the stage's key.
+"""Weights & Biases: a run for each stage, grouped by sweep. Its job type is the stage, its id comes from the key.
 
-Everything is written to a local folder first. Online mode is used only where the server answered at the start, and
-nothing waits for it for long: what could not be sent stays on disk for `wandb sync`.
+Everything is written to a local folder first. It is sent only if the server answered at the start. A stage never waits
+long for the server: what was not sent stays on disk for `wandb sync`.
 """
 
 import importlib

@@ -1,7 +1,8 @@
-"""Looking after a store: what lies in it, whether it is whole, and what may go.
+"""Looking after a store: whether its objects are whole, and which may be removed.
 
-An object may go when no pin and no run younger than the given age reaches it, and nobody works on it. Both are known to
-the store by `roots/*.json`, runs from their start on, so that checkouts that share a store keep each other's results.
+An object may be removed when nobody works on it and no root reaches it. A root is a file `roots/*.json` in the store: a
+pin, or a run that is younger than a given age. A run writes its root when it starts, so that users who share a store do
+not remove each other's results.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ def seconds(age: str) -> float:
 
 
 def remember(store: Store, name: str, graph: Graph) -> None:
-    """Makes a run known to the store as a root of its keys. A store that cannot be written needs no roots."""
+    """Writes a run's root. A store that cannot be written needs none: nothing can be removed from it."""
     with suppress(OSError):
         _root(store, f"{name}-{uuid.uuid4().hex[:8]}", graph, pinned=False)
 
@@ -89,7 +90,7 @@ def forget(store: Store, key: str) -> bool:
     except Timeout:
         return False
     try:
-        for attempt in store.attempts(key):  # made anew means from nothing: no checkpoint of old is left
+        for attempt in store.attempts(key):  # what is made anew starts from nothing, not from a checkpoint
             store.discard(attempt)
         if not store.object(key).exists():
             return False
@@ -100,7 +101,7 @@ def forget(store: Store, key: str) -> bool:
 
 
 def reachable(store: Store, keep_seconds: float) -> set[str]:
-    """Keys that runs younger than `keep_seconds` and pins reach; shards only until what they are parts of is there."""
+    """Keys that pins and runs younger than `keep_seconds` reach; of shards, those that are not merged yet."""
     keys: set[str] = set()
     for path in (store.root / "roots").glob("*.json"):
         with suppress(OSError, ValueError):
@@ -114,7 +115,7 @@ def reachable(store: Store, keep_seconds: float) -> set[str]:
 
 
 def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[str], list[Path]]:
-    """(objects, staging folders) that go: objects that no kept run reaches, staging; nothing that is worked on."""
+    """Removes objects that no root reaches, and staging folders; nothing that is worked on. Returns what it removed."""
     kept = reachable(store, keep_seconds)
     objects = [path.name for path in sorted((store.root / "objects").glob("*/*")) if path.name not in kept]
     attempts = {path: path.name.partition(".")[0] for path in sorted((store.root / "staging").iterdir())}
@@ -129,9 +130,9 @@ def collect(store: Store, keep_seconds: float, *, dry_run: bool) -> tuple[list[s
 
 
 def _busy(store: Store, keys: Collection[str]) -> set[str]:
-    """Those of the keys that somebody who lives has leased.
+    """Those of the keys that a living process has leased.
 
-    Whether a holder on another host is alive shows only after the lease time: all such are waited for together.
+    Whether a holder on another host lives is known only after the lease time. All such are waited for at once.
     """
     leased = {path.name for path in (store.root / "leases").iterdir()}
     held = {key: lease for key in keys if key in leased and not granted(lease := store.lease(key))}
@@ -145,7 +146,7 @@ def _busy(store: Store, keys: Collection[str]) -> set[str]:
 
 
 def _here(lease: SoftFileLease) -> bool:
-    """Whether a lease names a process of this host: were it dead, it would have passed on at once."""
+    """Whether the holder is a process of this host. It lives then: a dead one's lease is free at once."""
     return lease.owner is not None and lease.owner.hostname.partition("?")[0] == socket.gethostname()
 
 

@@ -1,7 +1,6 @@
-"""What `tilt` can be asked to do with the points of a run. Each verb returns the process's exit code.
+"""Verbs that run something: `tilt run`, `tilt resume`. A verb returns the exit code of the process.
 
-Here is what runs something; `plan_verbs.py` tells what would run and where things stand, `store_verbs.py` looks after
-the store.
+Others: `plan_verbs.py` (what would run), `status.py` (how far it is), `store_verbs.py` (what is in the store).
 """
 
 import logging
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.config import nearest
+from pipeline.config import Schemas, nearest
 from pipeline.errors import PointFailed, UsageError, no_space
 from pipeline.execute import Execution, Outcome
 from pipeline.executors import Executor, InProcess, Local
@@ -40,30 +39,32 @@ class Request:
     """The run's own, not made yet."""
     console: Console
     words: Sequence[str] = ()
-    """What stands on the command line and is neither a flag nor an override: stage names, keys."""
+    """Words on the command line that are neither flags nor overrides: stage names, keys."""
     flags: frozenset[str] = frozenset()
     """`--json`, `--dry-run`, …"""
     ages: Mapping[str, str] = field(default_factory=dict)
     """Values of flags that take one: `--keep-runs`."""
     returned: list[Any] = field(default_factory=list)
     """What each point is worth, for adaptive sweepers; a PointFailed where its stages did not all succeed."""
+    whole: Schemas = field(default_factory=dict)
+    """Schemas of what stands in the configuration itself and in no group."""
 
     def graph(self) -> Graph:
         """Raises UsageError for whatever cannot be planned."""
         for point in self.points:
-            point.check()
+            point.check(self.whole)
         graph = Graph(self.points, pinned(self.store))
         split(graph, self.store)
         return graph
 
     @cached_property
     def store(self) -> Store:
-        self.points[0].check()
+        self.points[0].check(self.whole)
         return Store(Path(self.config.store).expanduser())
 
     @cached_property
     def config(self) -> DictConfig:
-        """Of the first point; what all share (store, runs, executor, tracking) is read here."""
+        """The first point's configuration, for what all points share: store, runs, executor, tracking."""
         return self.points[0].config
 
 
@@ -71,7 +72,7 @@ Verb = Callable[[Request], int]
 
 
 def run(request: Request) -> int:
-    """Runs what is missing of the graph, then shows what the goals have to say."""
+    """Runs what is missing of the graph, then prints the summaries of the goals and a table of failures."""
     graph, store, config, folder, console = (
         request.graph(),
         request.store,

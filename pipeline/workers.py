@@ -1,6 +1,6 @@
-"""One process a stage: forked from a server that has the libraries loaded, or started as `python -m pipeline.stage`.
+"""One process of a stage: forked from a server that has the libraries loaded, or started as `python -m pipeline.stage`.
 
-Both are leaders of a process group of their own, so that whatever the stage starts (DDP ranks, loaders) ends with it.
+Both are leaders of a process group of their own, so that whatever the stage starts (loaders, servers) ends with it.
 """
 
 import multiprocessing
@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.stage import Spec, perform
 
 
 class Worker(Protocol):
-    """A running stage: its events arrive at `connection`."""
+    """A process that runs a stage: its events arrive at `connection`, and it may leave when that is closed."""
 
     connection: Connection
     pid: int
@@ -43,25 +45,22 @@ class Forked:
 
 
 class Started:
-    """A process of its own whose command line is the stage's, so that libraries may run it again for further ranks."""
+    """A process that starts from nothing: it reads its stage from `path`, a saved Spec, and which rank it is from
+    `environment`. What it prints goes to `log`."""
 
-    def __init__(self, spec: Spec) -> None:
-        reading, writing = os.pipe()
-        self.connection = Connection(reading, writable=False)
-        path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *filter(None, sys.path)])
-        try:
-            with open(spec.staging / "log.txt", "ab") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline.stage", str(spec.save()), str(writing)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": str(spec.threads)},
-                    pass_fds=(writing,),
-                    start_new_session=True,
-                )
-        finally:
-            os.close(writing)
+    def __init__(self, path: Path, log: Path, environment: Mapping[str, str]) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
+        modules = os.pathsep.join([os.environ.get("PYTHONPATH", ""), *filter(None, sys.path)])
+        with theirs, log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.stage", str(path), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, "PYTHONPATH": modules, **environment},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
         self.pid = self._process.pid
 
     def exit_code(self, seconds: float) -> int | None:
@@ -70,15 +69,21 @@ class Started:
         return None
 
 
-def end(worker: Worker, seconds: float = 0.0) -> None:
-    """Ends a worker and all that it started: SIGTERM, and SIGKILL to what lives on after `seconds`."""
+def terminate(worker: Worker) -> None:
+    """SIGTERM, where it still runs."""
     if worker.exit_code(0.0) is None:
         with suppress(ProcessLookupError):
             os.kill(worker.pid, signal.SIGTERM)
-        worker.exit_code(seconds)
+
+
+def end(worker: Worker, seconds: float = 0.0) -> None:
+    """Ends a worker and all that it started: SIGTERM, and SIGKILL to what lives on after `seconds`."""
+    terminate(worker)
+    worker.exit_code(seconds)
     with suppress(ProcessLookupError):
         os.killpg(worker.pid, signal.SIGKILL)
     worker.exit_code(5.0)
+    worker.connection.close()
 
 
 def child(spec: Spec, channel: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a field holds, against the type that its dataclass declares: judges may be configured without a schema."""
+"""Checks that the fields of a dataclass hold what they declare. Judges may be configured without a schema."""
 
 import math
 import types
@@ -12,10 +12,11 @@ from stages.errors import BadInput
 
 
 def check_types(holder: Any, above: str = "") -> None:
-    """Raises BadInput naming the first field of a dataclass, with `above` before it, that holds something else than it
-    declares.
+    """Raises BadInput for the first field of `holder` that holds something else than it declares. `above` stands before
+    the field's name.
 
-    A number is finite, a whole number fits into 64 bits, text can be written as UTF-8; true and false are no numbers.
+    Numbers have to be finite, whole numbers to fit into 64 bits, text to be writable as UTF-8. True and false are no
+    numbers.
     """
     for name, kind in typing.get_type_hints(type(holder)).items():
         if problem := _problem(getattr(holder, name), kind):

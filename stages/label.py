@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stages import records
+from stages.asked import asked_prompts
 from stages.errors import BadInput
 from stages.records import Labelled, Prompt, Rollout
 from stages.reward import Reward, scored
@@ -32,13 +33,14 @@ class Label:
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
-        """Raises BadInput where no reward is named or a prompt is missing, and what `reward.scored` raises."""
+        """Raises BadInput where no reward is named, there are no rollouts or a prompt is missing, and what
+        `reward.scored` raises."""
         labelled = self._labelled(None)
         records.write(Path(out) / FILE, Labelled, labelled)
         self._report(labelled)
 
     def run_shard(self, out: Path, index: int, count: int) -> None:
-        """The labels of a consecutive part of the rollouts."""
+        """The labels of a consecutive part of the rollouts; of none where there are more shards than rollouts."""
         records.write(Path(out) / FILE, Labelled, self._labelled((index, count)))
 
     def merge(self, parts: list[Path], out: Path) -> None:
@@ -48,12 +50,11 @@ class Label:
     def _labelled(self, shard: tuple[int, int] | None) -> list[Labelled]:
         if not self.rewards:
             raise BadInput("rewards", "no reward is named; give at least one, such as rewards.proxy")
-        rollouts = block(records.read(Path(self.rollouts) / "rollouts.parquet", Rollout), shard)
-        prompts = {p.id: p for p in records.read(Path(self.prompts) / "prompts.parquet", Prompt)}
-        if not rollouts:
+        everything = records.read(Path(self.rollouts) / "rollouts.parquet", Rollout)
+        if not everything:
             raise BadInput("rollouts", "there are no rollouts to label")
-        if missing := [r.prompt_id for r in rollouts if r.prompt_id not in prompts]:
-            raise BadInput("prompts", f"prompt {missing[0]!r} has rollouts but is not among the prompts")
+        rollouts = block(everything, shard)
+        prompts = asked_prompts(self.prompts, rollouts)
         columns = {
             name: self._scores(name, reward, rollouts, prompts, done * len(rollouts))
             for done, (name, reward) in enumerate(self.rewards.items())

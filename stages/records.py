@@ -70,8 +70,9 @@ class Rollout:
     finished: bool
     """True: ended by EOS or a stopping string. False: cut at the token limit."""
     tokens: int = 0
-    """Tokens pushed through all models for it: its prompt's with sample 0, rejected candidates and samples too, and
-    those that the reward reads which selects among them, where it says so; 0 where nobody counted."""
+    """Tokens that all models together read or wrote for this response; 0 where nobody counted. Rejected candidates and
+    samples count too. The prompt counts once, with sample 0. A reward that selects among samples counts what it read
+    where it says how much that is."""
     flops: float = 0.0
     """2·parameters·tokens plus attention, summed over all models that `tokens` counts."""
 
@@ -133,6 +134,53 @@ class Score:
     tokens: int
     flops: float
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one judge said about one pair of responses to a prompt, shown in one order."""
+
+    prompt_id: str
+    part: str
+    """The prompt's part."""
+    sample: int
+    """Index of the pair among the prompt's samples, from 0."""
+    judge: str
+    """Name of the judge."""
+    candidate: str
+    """The method that is judged; `null model` where the pair is a canary."""
+    reference: str
+    """The method that the candidate is compared with."""
+    canary: bool
+    """True: the candidate is the null model, which gives everybody the same answer and has to lose."""
+    order: str
+    """Which response was shown first: `candidate_first` or `reference_first`; `either` for a judge that reads each
+    response by itself (the reward)."""
+    preference: float | None
+    """1 (the reference is better) … 2 (the candidate is); None where there is no verdict."""
+    outcome: str
+    """`verdict`; `identical` (both responses are the same: 1.5, and nobody was asked); or the kind of failure
+    (`stages.judge.verdicts.outcomes.FAILURES`)."""
+    problem: str
+    """One line about a failure; empty without one."""
+    candidate_chars: int
+    """Characters of the candidate's response as a judge reads it: the prompt's opening and the response."""
+    reference_chars: int
+    """Characters of the reference's response, counted in the same way."""
+    answer: str
+    """What the judge wrote, its reasons included."""
+    asked: int
+    """How often the question was asked: 0 where nobody was, more than 1 where answers held no verdict."""
+    model: str
+    """The model's name as the server gave it back; empty without an answer."""
+    prompt_tokens: int
+    """Tokens of all questions asked for this verdict, as the server counted them."""
+    completion_tokens: int
+    """Tokens of all answers to them, as the server counted them."""
+    cost: float | None
+    """US dollars of all questions and answers; None where the model's price is not known."""
+    request: str
+    """Key of the answer that decided, in the record of requests; empty where nobody was asked."""
 
 
 Record = TypeVar("Record")

@@ -1,8 +1,9 @@
 """What a reward is: text in, one number a response out.
 
-A reward is any dataclass with `score`, configured by its `_target_`; it is cheap to construct and loads its model at
-the first call. The shipped ones live in `stages/learn/` (`ProbeReward`, `TfidfReward`, `ClassifierReward`); your own is
-a class of ten lines in a file of yours. Where it runs a model it may say what that takes in a method `cost`.
+A reward is any dataclass with a method `score`, named in the configuration by its `_target_`. It is cheap to construct
+and loads its model at the first call. The shipped ones are `ProbeReward`, `TfidfReward` and `ClassifierReward` in
+`stages/learn/rewards/`; your own is a class of ten lines in a file of yours. Where a reward runs a model, its method
+`cost` may say what scoring takes.
 """
 
 import json
@@ -17,7 +18,7 @@ from stages.errors import BadInput, below
 from stages.records import Prompt
 
 UNCOUNTED = "uncounted.json"
-"""Beside the responses of a method: the class names of rewards whose scoring their FLOPs leave out, a list."""
+"""Beside the responses of a method: a list of the rewards, by class name, whose scoring is not in the FLOPs."""
 
 
 @runtime_checkable
@@ -30,11 +31,11 @@ class Reward(Protocol):
 
 
 class Costed(Reward, Protocol):
-    """A reward that says what scoring takes. One that does not counts as free, and the report says so."""
+    """A reward that says what scoring takes. A reward without `cost` counts as free, and the report says so."""
 
     def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) tokens forwarded to score each pair once and (N,) FLOPs of it, 2·parameters·tokens plus attention, as
-        decoding counts them: without padding. Arithmetic on lengths; no model runs for it."""
+        """(N,) tokens that are forwarded to score each pair once, and (N,) FLOPs of it: 2·parameters·tokens plus
+        attention, without padding, as decoding counts them. It is computed from lengths; no model runs."""
         ...
 
 
@@ -45,6 +46,11 @@ def judged_text(prompt: Prompt, response: str) -> str:
     'A tired sequel.'
     """
     return prompt.opening + response
+
+
+def judged_texts(prompts: Sequence[Prompt], responses: Sequence[str]) -> list[str]:
+    """`judged_text` of each pair."""
+    return [judged_text(prompt, response) for prompt, response in zip(prompts, responses, strict=True)]
 
 
 class NotFiniteScore(BadInput, FloatingPointError):
@@ -58,7 +64,8 @@ def require_reward(reward: Any, field: str) -> None:
 
 
 def scored(reward: Any, prompts: Sequence[Prompt], responses: Sequence[str], field: str) -> np.ndarray:
-    """(N,) float64 scores, finite; whatever asks a reward asks it here. `field` is the reward's own key.
+    """(N,) float64 scores, checked to be finite. Every stage asks rewards through this function. `field` is the
+    reward's key in the configuration.
 
     Raises BadInput where it is no reward, refuses (its own field behind `field`) or answers with anything but N numbers
     in one dimension, NotFiniteScore where one of them is not finite.
@@ -116,7 +123,7 @@ def _says_cost(reward: Any) -> bool:
 
 
 def _numbers(answer: Any, count: int, what: str, field: str) -> np.ndarray:
-    """The answer as (N,) float64. Raises BadInput where it is anything else: nothing is reshaped, no row guessed."""
+    """The answer as (N,) float64. Raises BadInput where it has another shape: it is never reshaped to fit."""
     try:
         found = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError, RuntimeError) as error:  # words, ragged lists, tensors of another device

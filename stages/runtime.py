@@ -30,6 +30,10 @@ class Runtime:
     """Where this stage's models live, as torch spells it: `cpu`, `cuda`, `cuda:1`; it has to compute in float64."""
     rows: int = 64
     """Sequences that go through a model together; results do not depend on it."""
+    rank: int = 0
+    """Which of the processes that run this stage together this one is; only rank 0 writes and reports."""
+    world: int = 1
+    """How many they are."""
     progress: Callable[..., None] = field(default=_silent, repr=False)
     """`progress(done, total, note)`: how far the stage is; `note` carries the metric that matters."""
     metrics: Callable[[Mapping[str, float]], None] = field(default=_no_metrics, repr=False)

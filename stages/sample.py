@@ -2,8 +2,8 @@
 
     tilt run goal=[rollouts]
 
-The engine is the one that decodes, without a guide: values are trained on what decoding will tilt, so `sampling` should
-be the same in both.
+The draws come from the engine that decodes, without a guide. Use the same `sampling` as in decoding: a value should be
+trained on responses of the distribution that it will tilt.
 """
 
 import time
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
-from stages.engine.policy import CausalLM
+from stages.engine.lanes import Lanes
 from stages.engine.prompts import encode, read_parts, require_positive
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.sampling import Draw, Sampling
 from stages.records import Rollout, write
 from stages.runtime import Runtime
 from stages.shards import block, merge
@@ -58,12 +58,11 @@ class Sample:
         prompts = block(read_parts(self.prompts, self.parts), shard)
         if not prompts:  # more shards than prompts
             return [], 0.0
-        policy = self.policy.load(self.runtime.device)
-        encoded = encode(prompts, policy, self.sampling.max_new_tokens)
-        rows, progress = self.runtime.rows, self.runtime.progress
-        engine = Engine(policy, self.sampling, Terms(), seed=self.seed, rows=rows, progress=progress)
+        lm = self.policy.load(self.runtime.device)
+        encoded = encode(prompts, lm, self.sampling.max_new_tokens)
+        draw = Draw(self.sampling, self.seed, self.runtime.rows, self.runtime.progress)
         begun = time.perf_counter()
-        responses = engine.run(encoded, self.samples)
+        responses = Engine(Lanes(lm), draw).run(encoded, self.samples)
         seconds = time.perf_counter() - begun
         rollouts = [
             Rollout(

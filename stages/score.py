@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages import records
+from stages.asked import asked_prompts
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, Score
 from stages.reward import scored
@@ -37,12 +38,13 @@ class ScoreGenerations:
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
-        generations = _read(Path(self.generations) / "generations.parquet", Generation, "generations")
-        by_id = {prompt.id: prompt for prompt in _read(Path(self.prompts) / "prompts.parquet", Prompt, "prompts")}
+        try:
+            generations = records.read(Path(self.generations) / "generations.parquet", Generation)
+        except (FileNotFoundError, ValueError) as error:
+            raise BadInput("generations", str(error).splitlines()[0]) from error
         if not generations:
             raise BadInput("generations", f"{self.generations} holds no generations")
-        if unknown := next((g.prompt_id for g in generations if g.prompt_id not in by_id), None):
-            raise BadInput("prompts", f"no prompt has the id {unknown!r} that a generation answers")
+        by_id = asked_prompts(self.prompts, generations, "generations")
         asked = [by_id[g.prompt_id] for g in generations]
         texts = [g.text for g in generations]
         rewards = {name: self._scored(name, asked, texts, done) for done, name in enumerate(self.rewards)}
@@ -118,10 +120,3 @@ def _means(scores: Sequence[Score]) -> dict[str, float]:
         figures[f"{part}/length"] = float(np.mean([score.length for score in rows]))
         figures[f"{part}/distinct_2"] = float(np.mean([score.distinct_2 for score in rows]))
     return figures
-
-
-def _read(path: Path, kind: type, field_name: str) -> list[Any]:
-    try:
-        return records.read(path, kind)
-    except (FileNotFoundError, ValueError) as error:
-        raise BadInput(field_name, str(error).splitlines()[0]) from error

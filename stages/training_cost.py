@@ -1,6 +1,7 @@
-"""What a trained model cost, as it travels with its payload: `training.json` beside every model that a stage trained.
+"""What it took to train a model. A stage that trains one writes `training.json` beside it.
 
-A comparison reads from it at what budget a method was made, beside what a response costs.
+`decode` collects these files for the models that a method uses, and the comparison shows the sum: what making the
+method cost, beside what a response costs.
 """
 
 import json
@@ -14,36 +15,36 @@ import pyarrow.parquet as pq
 
 FILE = "training.json"
 METHOD_FILE = "trained.json"
-"""Beside the responses of a method: the costs of all models that it needs beyond π₀, a list."""
+"""Beside the responses of a method: a list of the costs of its models, without π₀."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCost:
-    """Of one model, all processes together; π₀ and the rewards, which every method shares, are not in it."""
+    """Of one model, over all processes. What π₀ and the reward models cost is left out: every method needs them."""
 
     model: str
     """What was trained: `Value model`, `DPO policy`."""
     train_flops: float = 0.0
     """Forward and backward passes."""
     train_tokens: float = 0.0
-    """Tokens that went through them: in every epoch where the trunk is trained, once where it is frozen."""
+    """Tokens of these passes. A frozen trunk reads each token once, a trained one once an epoch."""
     rollout_flops: float = 0.0
-    """Drawing the responses that it learnt from: its own, or the rollouts that several models share."""
+    """Of drawing the responses that it learnt from: PPO's own, or rollouts, which other models may have used too."""
     rollout_tokens: float = 0.0
-    """Tokens forwarded to draw them."""
+    """Tokens that were forwarded to draw them."""
 
 
 FIGURES = [f.name for f in fields(TrainingCost) if f.name != "model"]
 
 
 def write_cost(out: Path, model: str, metrics: Mapping[str, float]) -> None:
-    """Of the model in `out`, from the stage's metrics; what they do not name cost nothing."""
+    """Writes the cost of the model in `out`. `metrics` are the stage's own; a figure that is not among them is 0."""
     cost = TrainingCost(model=model, **{name: float(metrics.get(name, 0.0)) for name in FIGURES})
     (Path(out) / FILE).write_text(json.dumps(asdict(cost), indent=1) + "\n", encoding="utf-8")
 
 
 def write_costs(out: Path, costs: Iterable[TrainingCost]) -> None:
-    """Of a method's models, beside its responses in `out`."""
+    """Writes the costs of a method's models beside its responses in `out`."""
     text = json.dumps([asdict(cost) for cost in costs], indent=1)
     (Path(out) / METHOD_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -54,19 +55,20 @@ def read_costs(folder: Path) -> list[TrainingCost]:
 
 
 def rollouts_cost(labels: Path) -> dict[str, float]:
-    """`rollout_flops` and `rollout_tokens` of the labelled rollouts in a folder."""
+    """`rollout_flops` and `rollout_tokens`: what drawing the labelled rollouts in a folder took."""
     table = pq.read_table(Path(labels) / "labels.parquet", columns=["flops", "tokens"]).to_pydict()
     return {"rollout_flops": float(sum(table["flops"])), "rollout_tokens": float(sum(table["tokens"]))}
 
 
 def inherited(data: Path) -> dict[str, float]:
-    """What drawing the training data in a folder cost; nothing where they say nothing (people wrote them)."""
+    """`rollout_flops` and `rollout_tokens` of training data made of rollouts; empty where people wrote the data."""
     cost = _read(data)
     return {} if cost is None else {"rollout_flops": cost.rollout_flops, "rollout_tokens": cost.rollout_tokens}
 
 
 def training_costs(parts: Iterable[Any], base: Path) -> list[TrainingCost]:
-    """Of every model that a method's parts (policy, guide, search) name in any of their fields, but π₀ in `base`."""
+    """The costs of a method's models. Any field of its parts (policy, guide, search) may name a model's folder; the
+    folder of π₀, `base`, is left out."""
     folders = {os.path.realpath(base): False}
     for part in parts:
         for text in _texts(part):
@@ -76,7 +78,8 @@ def training_costs(parts: Iterable[Any], base: Path) -> list[TrainingCost]:
 
 
 def total(costs: Iterable[TrainingCost]) -> dict[str, float]:
-    """Sums over a method's models. Rollouts count once: models that learnt from the same say the same figures.
+    """Sums over a method's models. Rollouts that several models learnt from count once: they are known by their figures
+    being equal.
 
     >>> shared = dict(rollout_flops=5.0, rollout_tokens=7.0)
     >>> total([TrainingCost(model="value", train_flops=1.0, **shared), TrainingCost(model="tuned", **shared)])

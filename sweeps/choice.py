@@ -1,6 +1,6 @@
-"""Which strength of a method to use, and what that is worth: chosen on one part, reported on another.
+"""Chooses the strength of each method on one part of the prompts, and says on another part what that is worth.
 
-The choice looks at the proxy alone; gold decides nothing that it later judges.
+The choice looks at the proxy alone, so that gold does not decide what it judges later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,41 +9,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.errors import BadInput
-from stages.statistics.intervals import Estimate, paired_difference, standard_error
+from stages.statistics.interval import Interval
+from stages.statistics.means import paired_difference, standard_error
 from sweeps.points import Point, shown_settings
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One setting of a method."""
+    """The setting that was chosen for a method."""
 
     point: Point
     best: Point
     """The setting with the highest mean proxy on the selection part."""
     deficit: float
-    """How far the chosen setting lies below the best there, in proxy reward."""
+    """How far the chosen setting lies below the best on that part, in proxy reward."""
     allowed: float
-    """How far it could have lain below: `slack` standard errors of that paired difference."""
+    """How far below it may lie: `slack` standard errors of that paired difference."""
     prompts: int
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A method's point minus the reference point, over the same prompts of the report part."""
+    """The rewards of a point minus those of the reference point, on the same prompts of the report part."""
 
     point: Point
     reference: Point
-    proxy: Estimate
-    gold: Estimate
+    proxy: Interval
+    gold: Interval
 
 
 def choose(points: Sequence[Point], part: str, slack: float = 0.0) -> dict[str, Choice]:
     """For each method with several points: the weakest setting whose proxy on `part` is close enough to the best.
 
-    A setting is close enough to the best one when the mean of the paired difference (best − setting, over prompts)
-    is at most `slack` standard errors of that mean: 0 takes the best, 1 is the one-standard-error rule, which holds
-    back where more strength gains little. Among those the one with the smallest KL is taken (the least compute,
-    for methods without a KL). Hastie et al., *Elements of Statistical Learning* §7.10, with the difference paired.
+    A setting is close enough when the mean of the paired difference (best − setting, over prompts) is at most `slack`
+    standard errors of that mean: 0 takes the best; 1 is the one-standard-error rule, which takes a weaker setting
+    where more strength gains little. Of those settings the one with the smallest KL is chosen, or for a method without
+    a KL the one with the least compute. Source: Hastie et al., *Elements of Statistical Learning* §7.10; the pairing is
+    ours.
 
     Raises BadInput for `select_part` where a method's settings share no prompt there.
     """
@@ -72,9 +74,9 @@ def choose(points: Sequence[Point], part: str, slack: float = 0.0) -> dict[str, 
 
 
 def reference_point(points: Sequence[Point], reference: str, part: str) -> Point | None:
-    """The strongest point of the method `reference` (the largest N of Best-of-N).
+    """The point that the others are compared with: the strongest of the method `reference`, such as the largest N.
 
-    Without that method the weakest point of all stands in (the base policy); None where there is but one point.
+    Where no point is of that method, it is the weakest point of all (the base policy). None for a single point.
     """
     same = [point for point in points if point.method == reference]
     if len(points) < 2:
@@ -87,8 +89,11 @@ def reference_point(points: Sequence[Point], reference: str, part: str) -> Point
 def differences(
     points: Sequence[Point], chosen: Mapping[str, Choice], against: Point, part: str, *, draws: int, seed: int
 ) -> list[Difference]:
-    """The chosen point of every other method (all its points where none is chosen), minus the reference, paired over
-    the prompts of `part`; of the reference's own method where there is no other."""
+    """The differences of points to the reference `against`, paired over the prompts of `part`.
+
+    Of every other method it is the chosen point, or all its points where none is chosen. Where there is no other method
+    it is those of the reference's own.
+    """
     found = []
     several = len({point.method for point in points}) > 1
     for point in points:
@@ -104,7 +109,7 @@ def differences(
 
 
 def verdict(points: Sequence[Point], chosen: Mapping[str, Choice], found: Sequence[Difference], part: str) -> str:
-    """The answer in words: a sentence for each method that was steered in several strengths, else for each method."""
+    """The answer in words: a sentence for each method with several strengths; where there is none, for each method."""
     if len(points) == 1:
         return f"One point only: {named(points[0], points)}. A comparison needs two."
     if not found:  # of one method, and nothing is above the point that stands for π₀
@@ -120,18 +125,18 @@ def _sentence(d: Difference, points: Sequence[Point], chosen: Mapping[str, Choic
     how = ""
     if d.point.method in chosen:
         how = f", chosen on {chosen[d.point.method].prompts} other prompts by proxy reward alone,"
-    interval = f"95 % interval [{d.gold.low:+.2f}, {d.gold.high:+.2f}], {d.gold.prompts} {part} prompts, paired"
+    interval = f"95 % interval [{d.gold.low:+.2f}, {d.gold.high:+.2f}], {d.gold.items} {part} prompts, paired"
     if d.gold.sign:
         more = "more" if d.gold.sign > 0 else "less"
-        return f"{ours}{how} earns {abs(d.gold.mean):.2f} {more} gold reward than {theirs} ({interval})."
+        return f"{ours}{how} earns {abs(d.gold.value):.2f} {more} gold reward than {theirs} ({interval})."
     return (
-        f"{ours}{how} and {theirs} cannot be told apart in gold reward: the difference is {d.gold.mean:+.2f} "
+        f"{ours}{how} and {theirs} cannot be told apart in gold reward: the difference is {d.gold.value:+.2f} "
         f"({interval}); this sample could detect {d.gold.detectable:.2f}."
     )
 
 
 def named(point: Point, points: Sequence[Point]) -> str:
-    """`vas (β = 4)`; the bare method where it is the only one of its kind and needs no setting to be known."""
+    """The point's name: `vas (β = 4)`, or only `vas` where it is the only point of its method."""
     several = sum(other.method == point.method for other in points) > 1
     settings = shown_settings(point, points)
     return f"{point.method} ({settings})" if several and settings else point.method

@@ -1,6 +1,6 @@
-"""The comparison of many points: which method, how strongly, and what it is worth.
+"""Stage: compares many points, to say which method to use, how strongly, and what that is worth.
 
-Reads `scores.parquet` (records.Score) of every point, and `verdicts.parquet` (judge.verdicts.Verdict) where a judge
+Reads `scores.parquet` (records.Score) of every point, and `verdicts.parquet` (records.Verdict) where a judge
 decided; writes `comparison.csv` (one row a point), `summary.txt` (the table for the terminal), `comparison.json` (all
 figures) and `report.html` (one self-contained page).
 Alone: `tilt run -m method=base,bon,vas` (its goal is `compare` unless another is named).
@@ -16,10 +16,12 @@ from typing import Any
 from stages.errors import BadInput
 from stages.runtime import Runtime
 from sweeps.choice import Choice, Difference, choose, differences, reference_point
-from sweeps.content import Study, describe
+from sweeps.content import Rules, Study, describe
+from sweeps.figures import figures
 from sweeps.foresight import values_measured
-from sweeps.judged import judge_points
-from sweeps.points import Point, figures, load_points, settings_order
+from sweeps.judged_points import judge_points
+from sweeps.load import load_points
+from sweeps.points import Point, settings_order
 from sweeps.report import render
 from sweeps.summary import summary
 from sweeps.table import columns, rows, settings_text, write_csv
@@ -29,29 +31,34 @@ from sweeps.table import columns, rows, settings_text, write_csv
 class Compare:
     """Compares points over the same prompts.
 
-    Every method with several points gets one chosen setting (`sweeps.choice.choose`), which sees the proxy on
-    `select_part` alone; everything reported comes from `report_part`. Raises BadInput for `points`, `select_part`,
-    `report_part` and `draws` that cannot be used.
+    For every method with several points one setting is chosen (`sweeps.choice.choose`), by the proxy on `select_part`
+    alone. All that is reported is measured on `report_part`. Raises BadInput for `points`, `select_part`,
+    `report_part`, `slack`, `reference` and `draws` that cannot be used.
     """
 
     points: list[dict[str, Any]]
-    """One mapping a point: `label`, `method`, `settings`, `score` (payload folder of its score stage); `verdicts`
-    (that of its judge stage; absent or null: nobody judged it), `decode` (that of its decode stage; absent or null:
-    nothing is known of what its models cost to train), `foresight` (that of stage foresight on its value; absent or
-    null: the report says nothing of the value's own quality), `varied` (what else a sweep varied, where two points
-    would be called the same without it: `{"value.td_lambda": 0.5}`)."""
+    """One mapping for each point:
+
+    - `label`, `method`, `settings`;
+    - `score`: folder that its score stage wrote;
+    - `verdicts`: that of its judge stage; absent or null where nobody judged it;
+    - `decode`: that of its decode stage; absent or null: nothing is known of what its models cost to train;
+    - `foresight`: that of stage foresight on its value; absent or null: the report does not say how good the value is;
+    - `varied`: what a sweep varied beside the method's settings, as `{"value.td_lambda": 0.5}`. It tells points apart
+      that have the same method and the same settings.
+    """
     select_part: str = "validation"
-    """Settings are chosen here; empty: none is chosen."""
+    """The part of the prompts on which settings are chosen; empty: none is chosen."""
     report_part: str = "test"
     slack: float = 0.0
-    """Standard errors that a setting may lie below the best and still be chosen for its smaller KL."""
+    """A setting with a smaller KL is chosen if it lies at most so many standard errors below the best."""
     reference: str = "bon"
-    """The method that the others are held against, at its strongest setting."""
+    """The method that the others are compared with, at its strongest setting."""
     draws: int = 2000
-    """Bootstrap draws behind every interval; 1,000 at least."""
+    """Bootstrap draws of every interval; 1,000 at least."""
     seed: int = 0
     shown: int = 5
-    """Prompts whose generations the report shows, drawn at random."""
+    """Number of prompts, drawn at random, whose responses the report shows."""
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:
@@ -72,7 +79,9 @@ class Compare:
         against = self._reference(points)
         found = self._differences(points, chosen, against)
         self.runtime.progress(len(points), len(points) + 1, "report")
-        content = describe(self, Study(points, measured, judges, chosen, against, found, foresight))
+        rules = Rules(self.select_part, self.report_part, self.slack, self.draws, self.seed, self.shown)
+        study = Study(points, measured, judges, chosen, against, found, foresight, self.runtime.lineage)
+        content = describe(study, rules)
         header, lines = columns(judges), rows(points, measured, judges)
         write_csv(out / "comparison.csv", header, lines)
         (out / "comparison.json").write_text(
@@ -93,8 +102,8 @@ class Compare:
         return reference_point(points, self.reference, self.report_part)
 
     def _ordered(self, points: list[Point]) -> list[Point]:
-        """What does not move away from the base policy first, then methods as given, each along its own strength; by
-        its settings where it has no KL, as equal compute would put them in no order."""
+        """First the methods that stay at the base policy, then the others in the given order; the points of a method by
+        their strength. Without a KL they are ordered by their settings, since they may all take the same compute."""
         moved = {p.method for p in points if p.strength(self.report_part)[0] > 0}
         methods = sorted(dict.fromkeys(point.method for point in points), key=lambda method: method in moved)
 
@@ -119,8 +128,8 @@ class Compare:
     def _track(self, content: dict[str, Any], points: Sequence[Point], found: Sequence[Difference]) -> None:
         values: dict[str, float] = {"points": len(points), "prompts": content["prompts"]}
         for d in found:
-            values |= {f"{d.point.method}/gold_difference": d.gold.mean, f"{d.point.method}/gold_low": d.gold.low}
-            values |= {f"{d.point.method}/gold_high": d.gold.high, f"{d.point.method}/proxy_difference": d.proxy.mean}
+            values |= {f"{d.point.method}/gold_difference": d.gold.value, f"{d.point.method}/gold_low": d.gold.low}
+            values |= {f"{d.point.method}/gold_high": d.gold.high, f"{d.point.method}/proxy_difference": d.proxy.value}
         self.runtime.metrics({name: value for name, value in values.items() if math.isfinite(value)})
         lines = [
             [

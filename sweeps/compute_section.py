@@ -1,21 +1,21 @@
-"""The part of the report about compute: what a response costs, and what the models behind it cost to train. HTML."""
+"""The part of the report about compute: what a response takes, and what training its models took. HTML."""
 
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from sweeps.judge_section import NONE, Pieces
-from sweeps.summary import count_text, trained_sets, users
+from sweeps.html_cells import NONE, cell, row_head
+from sweeps.wording import count_text, trained_sets, users
 
 
-def compute_section(content: Mapping[str, Any], pieces: Pieces) -> str:
-    """A row a point: its decoding, then its training; and a note on what was trained for which methods."""
+def compute_section(content: Mapping[str, Any]) -> str:
+    """A table with a row for each point, its decoding and its training, and notes on what is counted."""
     rows = [
-        pieces.row_head(content, number)
+        row_head(content, number)
         + f"<td>{flops_html(point['flops']['mean'])}</td>"
-        + pieces.cell(point["tokens"], 0)
-        + pieces.cell(point["tokens_per_second"], 1)
-        + pieces.cell(point["seconds"], 1)
+        + cell(point["tokens"], 0)
+        + cell(point["tokens_per_second"], 1)
+        + cell(point["seconds"], 1)
         + _training_cells(point["training"])
         + "</tr>"
         for number, point in enumerate(content["points"])

@@ -5,19 +5,30 @@ A figure that does not exist is null.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 import numpy as np
 
+from stages.statistics.interval import Interval
 from stages.training_cost import total
 from sweeps.choice import Choice, Difference, named, verdict
 from sweeps.curves import curves, tags
-from sweeps.judged import Judged, judge_agreements, said_of
-from sweeps.points import Figures, Point, shown_settings
+from sweeps.figures import Figures
+from sweeps.judged_points import JudgedPoints, judge_agreements, said_of
+from sweeps.points import Point, shown_settings
 
-if TYPE_CHECKING:
-    from sweeps.compare import Compare
+
+@dataclass(frozen=True)
+class Rules:
+    """How the comparison was made: the fields of `sweeps.compare.Compare` with the same names."""
+
+    select_part: str
+    report_part: str
+    slack: float
+    draws: int
+    seed: int
+    shown: int
 
 
 @dataclass(frozen=True)
@@ -26,35 +37,38 @@ class Study:
 
     points: Sequence[Point]
     measured: Sequence[Figures]
-    """One a point."""
-    judges: Sequence[Judged]
+    """One for each point."""
+    judges: Sequence[JudgedPoints]
     chosen: Mapping[str, Choice]
     """By method."""
     against: Point | None
+    """The reference point."""
     found: Sequence[Difference]
     foresight: Sequence[Mapping[str, Any]]
-    """One a value (`sweeps.foresight`)."""
+    """One for each value model (`sweeps.foresight`)."""
+    lineage: Sequence[Mapping[str, Any]]
+    """The stages behind the comparison (`Runtime.lineage`)."""
 
 
-def describe(compare: "Compare", study: Study) -> dict[str, Any]:
-    """The content of the report on `study`, which `compare` has configured."""
+def describe(study: Study, rules: Rules) -> dict[str, Any]:
+    """The content of the report on `study`, which was made by `rules`."""
     points, chosen = study.points, study.chosen
     place = {id(point): number for number, point in enumerate(points)}
     spoken_of = [d.point for d in study.found if d.point.method in chosen] or [d.point for d in study.found]
     names = {place[id(p)]: named(p, points) for p in [*spoken_of, *([study.against] if study.against else [])]}
-    sentences = [verdict(points, chosen, study.found, compare.report_part)]
+    sentences = [verdict(points, chosen, study.found, rules.report_part)]
     sentences += [said_of(judged, names) for judged in study.judges]
     content = {
         "verdict": " ".join(filter(None, sentences)),
-        "select_part": compare.select_part,
-        "report_part": compare.report_part,
-        "draws": compare.draws,
-        "seed": compare.seed,
-        "prompts": max(f.proxy.prompts for f in study.measured),
+        "select_part": rules.select_part,
+        "report_part": rules.report_part,
+        "draws": rules.draws,
+        "seed": rules.seed,
+        "prompts": max(f.proxy.items for f in study.measured),
         "reference": None if study.against is None else place[id(study.against)],
         "points": _points(study),
-        "curves": [asdict(curve) for curve in curves(points)],
-        "slack": compare.slack,
+        "curves": curves(points),
+        "slack": rules.slack,
         "choices": [
             {
                 "method": method,
@@ -70,10 +84,10 @@ def describe(compare: "Compare", study: Study) -> dict[str, Any]:
             {
                 "point": place[id(d.point)],
                 "reference": place[id(d.reference)],
-                "proxy": asdict(d.proxy),
-                "gold": asdict(d.gold),
+                "proxy": d.proxy,
+                "gold": d.gold,
                 "detectable": d.gold.detectable,
-                "judges": [_judged_difference(compare, judged, place, d) for judged in study.judges],
+                "judges": [_judged_difference(rules, judged, place, d) for judged in study.judges],
             }
             for d in study.found
         ],
@@ -81,15 +95,15 @@ def describe(compare: "Compare", study: Study) -> dict[str, Any]:
             {
                 "judge": judged.judge,
                 "reference": judged.reference,
-                "points": [None if point is None else asdict(point) for point in judged.points],
+                "points": judged.points,
                 "canary": judged.canary,
             }
             for judged in study.judges
         ],
-        "agreements": judge_agreements([point.verdicts for point in points], draws=compare.draws, seed=compare.seed),
+        "agreements": judge_agreements([point.verdicts for point in points], draws=rules.draws, seed=rules.seed),
         "foresight": list(study.foresight),
-        "generations": _generations(compare, points),
-        "lineage": [dict(node) for node in compare.runtime.lineage],
+        "generations": _generations(rules, points),
+        "lineage": [dict(node) for node in study.lineage],
     }
     return _plain(content)
 
@@ -108,29 +122,26 @@ def _points(study: Study) -> list[dict[str, Any]]:
             "alone": point.method not in study.chosen,
             "kl_kind": point.kl_kind,
             "training": None if point.trained is None else total(point.trained),
-            "models": [asdict(cost) for cost in point.trained or ()],
+            "models": list(point.trained or ()),
             "uncounted": list(point.uncounted),
-            **asdict(figure),
+            **vars(figure),
         }
         for point, figure, beside in zip(study.points, study.measured, tags(study.points), strict=True)
     ]
 
 
-def _judged_difference(
-    compare: "Compare", judged: Judged, place: Mapping[int, int], d: Difference
-) -> dict[str, Any] | None:
+def _judged_difference(rules: Rules, judged: JudgedPoints, place: Mapping[int, int], d: Difference) -> Interval | None:
     ours, theirs = place[id(d.point)], place[id(d.reference)]
-    found = judged.difference(ours, theirs, draws=compare.draws, seed=compare.seed)
-    return None if found is None else asdict(found)
+    return judged.difference(ours, theirs, draws=rules.draws, seed=rules.seed)
 
 
-def _generations(compare: "Compare", points: Sequence[Point]) -> list[dict[str, Any]]:
-    """The first response of every point to the same few prompts, drawn by seed and not picked."""
+def _generations(rules: Rules, points: Sequence[Point]) -> list[dict[str, Any]]:
+    """The first response of every point to the same few prompts. The seed draws these prompts; nobody picks them."""
     answers = [
-        {s.prompt_id: s for s in sorted(point.parts[compare.report_part], key=lambda s: -s.sample)} for point in points
+        {s.prompt_id: s for s in sorted(point.parts[rules.report_part], key=lambda s: -s.sample)} for point in points
     ]
     shared = sorted(set.intersection(*(set(answer) for answer in answers)))
-    drawn = np.random.default_rng(compare.seed).permutation(len(shared))[: compare.shown]
+    drawn = np.random.default_rng(rules.seed).permutation(len(shared))[: rules.shown]
     return [
         {
             "prompt_id": shared[row],
@@ -151,7 +162,12 @@ def _generations(compare: "Compare", points: Sequence[Point]) -> list[dict[str, 
 
 
 def _plain(value: Any) -> Any:
-    """JSON's own types, with null for what is not a finite number."""
+    """In JSON's own types: an interval and every other dataclass as a mapping, null for what is not a finite number."""
+    if isinstance(value, Interval):
+        names = {"mean": value.value, "low": value.low, "high": value.high}
+        return _plain(names | {"standard_error": value.standard_error, "prompts": value.items})
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Which points of a comparison a line joins in its plots, and what stands beside each point."""
+"""Which points a line joins in the plots of a comparison, and which text stands beside each point."""
 
 import json
 from collections.abc import Sequence
@@ -13,15 +13,17 @@ class Curve:
     """Points of one method that differ in one number and in nothing else."""
 
     name: str
-    """For the legend: the method, with what sets this line apart from others of the method."""
+    """For the legend: the method, and the settings in which this line differs from the method's other lines."""
     points: list[int]
-    """Along that number."""
+    """Positions of the points, ordered by that number."""
 
 
 def curves(points: Sequence[Point]) -> list[Curve]:
-    """Every point once. Where several numbers vary (W × K × L), the one that joins most points makes the lines.
+    """Lines that have every point once. Where several numbers vary (W × K × L), lines run along the one that joins the
+    most points.
 
-    A point without such a neighbour stands alone; so do all of a method whose settings are words.
+    A point without a neighbour on such a line is a line by itself. So is every point of a method whose settings are
+    words.
     """
     found = []
     for method in dict.fromkeys(point.method for point in points):
@@ -33,9 +35,10 @@ def curves(points: Sequence[Point]) -> list[Curve]:
 
 
 def tags(points: Sequence[Point]) -> list[str]:
-    """What stands beside each point: what it differs in from its neighbours on the line, else from its method's others.
+    """The text beside each point: the settings in which it differs from the others on its line, or where it is alone on
+    it from the others of its method.
 
-    Words need no name: `implicit · explicit`.
+    A setting that is a word stands without its name: `implicit · explicit`.
     """
     found = [""] * len(points)
     for curve in curves(points):
@@ -49,13 +52,13 @@ def tags(points: Sequence[Point]) -> list[str]:
 
 
 def _lines(points: Sequence[Point], rows: Sequence[int]) -> list[list[int]]:
-    """The rows of a method in lines: those of the number that makes fewest, so joins most."""
+    """The points of a method in lines along the number that makes the fewest lines, and so joins the most points."""
     keys = [key for key in points[rows[0]].settings if all(_number(points[row].settings.get(key)) for row in rows)]
     return min((_along(points, rows, key) for key in keys), key=len, default=[[row] for row in rows])
 
 
 def _along(points: Sequence[Point], rows: Sequence[int], key: str) -> list[list[int]]:
-    """Rows that agree in all settings but `key`, in its order."""
+    """Groups of points that have the same settings except for `key`, each ordered by `key`."""
     groups: dict[str, list[int]] = {}
     for row in rows:
         others = {name: value for name, value in points[row].settings.items() if name != key}
@@ -64,7 +67,7 @@ def _along(points: Sequence[Point], rows: Sequence[int], key: str) -> list[list[
 
 
 def _name(points: Sequence[Point], line: Sequence[int]) -> str:
-    """`ivg (beams = 4, successors = 4)`: what varies in the method but not on this line."""
+    """`ivg (beams = 4, successors = 4)`: the settings that vary in the method, but not on this line."""
     first = points[line[0]]
     here = set(told_apart_by(first, [points[row] for row in line]))
     apart = [setting_text(first, key) for key in told_apart_by(first, points) if key not in here]

@@ -1,37 +1,27 @@
 """The part of the report about judges: win rates, length control, positions, failed verdicts, the null model. HTML."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
-from sweeps.summary import bounds_text, failed_text
-
-NONE = '<td class="none">–</td>'
-
-
-class Pieces(NamedTuple):
-    """How the report writes what its sections share with it."""
-
-    row_head: Callable[[Mapping[str, Any], int], str]
-    cell: Callable[..., str]
-    name: Callable[[Mapping[str, Any], int], str]
-    signed: Callable[[Mapping[str, Any]], str]
+from sweeps.html_cells import NONE, cell, name, row_head, signed
+from sweeps.wording import bounds_text, failed_text
 
 
-def judge_section(content: Mapping[str, Any], pieces: Pieces) -> str:
-    """One table a judge with its notes; empty where nobody judged."""
+def judge_section(content: Mapping[str, Any]) -> str:
+    """A table for each judge with its notes, then how far judges agree; empty where nobody judged."""
     if not content["judges"]:
         return ""
     sections = []
     differences = {d["point"]: d["judges"] for d in content["differences"]}
-    against = "" if content["reference"] is None else f"<br>to {pieces.name(content, content['reference'])}"
+    against = "" if content["reference"] is None else f"<br>to {name(content, content['reference'])}"
     for place, judged in enumerate(content["judges"]):
         lines = []
         for number, found in enumerate(judged["points"]):
             if found is None:
                 continue
             compared = differences[number][place] if number in differences else None
-            lines.append(pieces.row_head(content, number) + _cells(found, compared, judged["reference"], pieces))
+            lines.append(row_head(content, number) + _cells(found, compared, judged["reference"]))
         sections.append(
             f"<h3>{escape(judged['judge'])}, every point against {escape(judged['reference'])}</h3>"
             '<div class="table"><table><thead><tr><th>method<th class=text>setting<th>win rate, %'
@@ -40,12 +30,12 @@ def judge_section(content: Mapping[str, Any], pieces: Pieces) -> str:
             f"<tbody>{''.join(lines)}</tbody></table></div>"
             + "".join(f"<p class=note>{escape(note)}</p>" for note in _notes(content, judged))
         )
-    sections += [_agreement_table(content, agreement, pieces) for agreement in content["agreements"]]
+    sections += [_agreement_table(content, agreement) for agreement in content["agreements"]]
     return "<h2>What the judge says</h2>" + "".join(sections)
 
 
-def _agreement_table(content: Mapping[str, Any], agreement: Mapping[str, Any], pieces: Pieces) -> str:
-    first, second = (escape(name) for name in agreement["judges"])
+def _agreement_table(content: Mapping[str, Any], agreement: Mapping[str, Any]) -> str:
+    first, second = (escape(judge) for judge in agreement["judges"])
     lines = []
     for number, found in enumerate(agreement["points"]):
         if found is None:
@@ -55,7 +45,7 @@ def _agreement_table(content: Mapping[str, Any], agreement: Mapping[str, Any], p
             kappa = f"<td>{found['kappa']:.2f}<small>[{found['kappa_low']:.2f}, {found['kappa_high']:.2f}]</small></td>"
         rates = "".join(f"<td>{rate:.0f}</td>" for rate in found["candidate_preferred"])
         lines.append(
-            f"{pieces.row_head(content, number)}<td>{found['pairs']}</td><td>{found['raw']:.0f}</td>"
+            f"{row_head(content, number)}<td>{found['pairs']}</td><td>{found['raw']:.0f}</td>"
             f"{kappa.replace('-', '−')}{rates}</tr>"
         )
     return (
@@ -68,22 +58,22 @@ def _agreement_table(content: Mapping[str, Any], agreement: Mapping[str, Any], p
     )
 
 
-def _cells(found: Mapping[str, Any], compared: Mapping[str, Any] | None, reference: str, pieces: Pieces) -> str:
-    difference = NONE if compared is None else f"<td>{pieces.signed(compared)}</td>"
+def _cells(found: Mapping[str, Any], compared: Mapping[str, Any] | None, reference: str) -> str:
+    difference = NONE if compared is None else f"<td>{signed(compared)}</td>"
     if found["itself"]:
         same = f'<td class="none" colspan="2">same responses as {escape(reference)}</td>'
         return f"{same}{difference}{3 * NONE}</tr>"
     lc = found["length_controlled"]
-    controlled = NONE if lc is None else pieces.cell(lc, 1)
+    controlled = NONE if lc is None else cell(lc, 1)
     if lc is not None and found["notes"]:
         controlled = controlled.replace("<td>", "<td>† ", 1)
     shares = "".join(
-        NONE if found[name] is None else f"<td>{found[name]:{sign}.0f}</td>".replace("-", "−")
-        for name, sign in (("swap_consistency", ""), ("position_effect", "+"))
+        NONE if found[share] is None else f"<td>{found[share]:{sign}.0f}</td>".replace("-", "−")
+        for share, sign in (("swap_consistency", ""), ("position_effect", "+"))
     )
     bounds = f"<small>win rate {bounds_text(found)}</small>" if found["failures"] else ""
     return (
-        f"{pieces.cell(found['win_rate'], 1)}{controlled}{difference}{shares}"
+        f"{cell(found['win_rate'], 1)}{controlled}{difference}{shares}"
         f"<td>{escape(failed_text(found))}{bounds}</td></tr>"
     )
 

@@ -1,11 +1,10 @@
 """The report: one self-contained HTML page from the contents of `comparison.json`.
 
-Nothing is fetched when it opens: plotly.js lies in the page once, and its content security policy forbids the rest.
-The page's text, styles and plots are in `report.html`; this file fills in what is data. All text is escaped.
+Nothing is fetched when it opens: plotly.js is part of the page, and the page's content security policy forbids to load
+anything else. Text, styles and plots are in `report.html`; this file fills in the data. All text is escaped.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -14,29 +13,29 @@ from typing import Any
 from plotly.offline import get_plotlyjs
 
 from sweeps.compute_section import compute_section
-from sweeps.foresight import foresight_section
-from sweeps.judge_section import Pieces, judge_section
+from sweeps.foresight_section import foresight_section
+from sweeps.html_cells import NONE, cell, method_class, minus, name, row_head, signed
+from sweeps.judge_section import judge_section
 from sweeps.stage_graph import draw, duration
-from sweeps.summary import number_text
+from sweeps.wording import number_text
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """The page for a comparison as `sweeps.compare.Compare` describes it."""
-    pieces = Pieces(_row_head, _cell, _name, _signed)
+    """The page for a comparison. `content`: as `sweeps.content.describe` makes it."""
     parts = {
         "title": escape(_title(content)),
-        "verdict": _minus(escape(content["verdict"])),
+        "verdict": minus(escape(content["verdict"])),
         "setting": escape(_setting(content)),
         "differences": _differences(content),
         "choices": _choices(content),
         "rewards": _rewards_table(content),
         "beside": _beside_table(content),
         "notes": _notes(content),
-        "judges": judge_section(content, pieces),
-        "compute": compute_section(content, pieces),
-        "foresight": foresight_section(content, pieces),
+        "judges": judge_section(content),
+        "compute": compute_section(content),
+        "foresight": foresight_section(content),
         "generations": _generations(content),
         "graph": draw(content["lineage"]),
         "timings": _timings(content["lineage"]),
@@ -47,8 +46,8 @@ def render(content: Mapping[str, Any]) -> str:
     head, *rest = page.split("{{")
     filled = [head]
     for piece in rest:  # one pass, so that braces in the data stay as they are
-        name, _, text = piece.partition("}}")
-        filled += [parts[name.strip()], text]
+        part, _, text = piece.partition("}}")
+        filled += [parts[part.strip()], text]
     return "".join(filled)
 
 
@@ -65,33 +64,13 @@ def _setting(content: Mapping[str, Any]) -> str:
     )
 
 
-def _method_class(content: Mapping[str, Any], number: int) -> str:
-    methods = list(dict.fromkeys(point["method"] for point in content["points"]))
-    return f"m{methods.index(content['points'][number]['method']) % 8}"
-
-
-def _name(content: Mapping[str, Any], number: int) -> str:
-    return f'<span class="dot {_method_class(content, number)}"></span>{escape(content["points"][number]["name"])}'
-
-
-def _signed(estimate: Mapping[str, Any]) -> str:
-    if estimate["mean"] is None or estimate["low"] is None:
-        return number_text(estimate["mean"])
-    return _minus(f"{estimate['mean']:+.2f} <small>[{estimate['low']:+.2f}, {estimate['high']:+.2f}]</small>")
-
-
-def _minus(text: str) -> str:
-    """Numbers with a real minus sign; hyphens of words stay."""
-    return re.sub(r"(?<!\w)-(?=[\d.])", "−", text)
-
-
 def _differences(content: Mapping[str, Any]) -> str:
     if not content["differences"]:
         return ""
-    reference = _name(content, content["reference"])
+    reference = name(content, content["reference"])
     rows = "".join(
-        f"<tr><th scope=row>{_name(content, d['point'])}</th><td>{_signed(d['gold'])}</td>"
-        f"<td>{_signed(d['proxy'])}</td><td>{number_text(d['detectable'])}</td></tr>"
+        f"<tr><th scope=row>{name(content, d['point'])}</th><td>{signed(d['gold'])}</td>"
+        f"<td>{signed(d['proxy'])}</td><td>{number_text(d['detectable'])}</td></tr>"
         for d in content["differences"]
     )
     return (
@@ -110,9 +89,9 @@ def _choices(content: Mapping[str, Any]) -> str:
         why = (
             "the highest proxy of its method"
             if choice["point"] == choice["best"]
-            else f"{choice['deficit']:.2f} below {_name(content, choice['best'])}, allowed were {choice['allowed']:.2f}"
+            else f"{choice['deficit']:.2f} below {name(content, choice['best'])}, allowed were {choice['allowed']:.2f}"
         )
-        items.append(f"<li>{_name(content, choice['point'])}: {why} ({choice['prompts']} prompts)</li>")
+        items.append(f"<li>{name(content, choice['point'])}: {why} ({choice['prompts']} prompts)</li>")
     part, slack = escape(content["select_part"]), content["slack"]
     rule = (
         f"the smallest KL that is not more than {slack:g} standard errors (of the paired difference) below the best"
@@ -126,46 +105,21 @@ def _choices(content: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(estimate: Mapping[str, Any], digits: int = 2, scale: float = 1.0) -> str:
-    """Mean with its interval below."""
-    if estimate["mean"] is None:
-        return '<td class="none">–</td>'
-    mean = f"{estimate['mean'] * scale:,.{digits}f}"
-    if estimate["low"] is None:
-        return _minus(f"<td>{mean}</td>")
-    low, high = (f"{estimate[side] * scale:,.{digits}f}" for side in ("low", "high"))
-    return _minus(f"<td>{mean}<small>[{low}, {high}]</small></td>")
-
-
-def _row_head(content: Mapping[str, Any], number: int) -> str:
-    point = content["points"][number]
-    badge = ""
-    if point["chosen"]:
-        badge = '<span class="badge">chosen</span>'
-    if number == content["reference"]:
-        badge += '<span class="badge quiet">reference</span>'
-    kind = ' class="chosen"' if point["chosen"] else ""
-    dot = f'<span class="dot {_method_class(content, number)}"></span>'
-    strength = escape(point["strength"])
-    return f"<tr{kind}><th scope=row>{dot}{escape(point['method'])}</th><td class=text>{strength}{badge}</td>"
-
-
 def _rewards_table(content: Mapping[str, Any]) -> str:
     rows = []
     judges = content["judges"]
     for number, point in enumerate(content["points"]):
-        kl = point["kl"]
-        cell = _cell(kl)
+        kl, shown = point["kl"], cell(point["kl"])
         if point["kl_kind"] == "bound" and kl["mean"] is not None:
-            cell = f"<td>≤ {kl['mean']:.2f}<small>bound</small></td>"
+            shown = f"<td>≤ {kl['mean']:.2f}<small>bound</small></td>"
         elif point["kl_kind"] == "untruncated":
-            cell = cell.replace("</td>", "<small>before truncation</small></td>")
+            shown = shown.replace("</td>", "<small>before truncation</small></td>")
         rows.append(
-            _row_head(content, number)
-            + _cell(point["proxy"])
-            + _cell(point["gold"])
+            row_head(content, number)
+            + cell(point["proxy"])
+            + cell(point["gold"])
             + "".join(_win_cell(judge["points"][number]) for judge in judges)
-            + cell
+            + shown
             + "</tr>"
         )
     return (
@@ -178,16 +132,16 @@ def _rewards_table(content: Mapping[str, Any]) -> str:
 
 
 def _win_cell(found: Mapping[str, Any] | None) -> str:
-    return '<td class="none">–</td>' if found is None or found["itself"] else _cell(found["win_rate"], 1)
+    return NONE if found is None or found["itself"] else cell(found["win_rate"], 1)
 
 
 def _beside_table(content: Mapping[str, Any]) -> str:
     rows = [
-        _row_head(content, number)
-        + _cell(point["length"], 1)
-        + _cell(point["finished"], 0, 100)
-        + _cell(point["distinct_2"])
-        + _cell(point["repetition"])
+        row_head(content, number)
+        + cell(point["length"], 1)
+        + cell(point["finished"], 0, 100)
+        + cell(point["distinct_2"])
+        + cell(point["repetition"])
         + "</tr>"
         for number, point in enumerate(content["points"])
     ]
@@ -225,7 +179,7 @@ def _unknown(content: Mapping[str, Any]) -> str:
 
 
 def _generations(content: Mapping[str, Any]) -> str:
-    """The same prompts answered by every point, side by side; those of unchosen settings can be folded away."""
+    """Responses of every point to the same prompts, side by side. Those of settings not chosen can be folded away."""
     sections = []
     for entry in content["generations"]:
         cards = []
@@ -235,10 +189,10 @@ def _generations(content: Mapping[str, Any]) -> str:
             cut = "" if response["finished"] else ' <span class="cut" title="cut at the token limit">⋯</span>'
             text = escape(response["text"].strip()) or "<em>(nothing)</em>"
             cards.append(
-                f'<article class="card {_method_class(content, number)}{" extra" if extra else ""}">'
+                f'<article class="card {method_class(content, number)}{" extra" if extra else ""}">'
                 f"<h4>{escape(point['name'])}</h4><p>{text}{cut}</p>"
-                f"<footer>proxy {_minus(number_text(response['proxy']))} · "
-                f"gold {_minus(number_text(response['gold']))} · {response['length']} tokens</footer></article>"
+                f"<footer>proxy {minus(number_text(response['proxy']))} · "
+                f"gold {minus(number_text(response['gold']))} · {response['length']} tokens</footer></article>"
             )
         open_end = " …" if entry["prompt"][-1:].isalnum() else ""
         heading = f"<h3>{escape(entry['prompt'])}{open_end}</h3>"

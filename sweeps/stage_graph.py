@@ -1,7 +1,8 @@
 """The graph of stages behind a comparison, drawn as inline SVG.
 
-Layers run from left to right, every stage as late as its consumers allow. An edge that skips layers runs through
-waypoints; all long edges of one stage share theirs, so that a stage with many consumers draws one line that fans out.
+Stages lie in layers from left to right, each just before the first stage that needs it. An edge that skips layers runs
+through waypoints. All long edges of one stage share their waypoints: a stage that many others need has one line, which
+parts only at its end.
 """
 
 from collections.abc import Mapping, Sequence

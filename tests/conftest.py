@@ -1,10 +1,17 @@
-"""Fixtures of the fast tests: a tiny random Llama with a real tokenizer, made here from text of our own."""
+"""Fixtures of the fast tests: a tiny random Llama with a real tokenizer, made here from text of our own; and a toy
+project of small stages, in which `tilt` runs as a user would run it."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+TOY = Path(__file__).parent / "toy"
 SENTENCES = [
     "the film is a quiet wonder from start to finish",
     "a dull and noisy film that never finds its feet",
@@ -71,3 +78,56 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_tiny_model() -> Callable[..., Path]:
     """`make_tiny_model(folder, seed=0, layers=3, hidden=32, context=256, vocabulary=400)` → the folder."""
     return build_tiny_model
+
+
+class Toy:
+    """The toy project at `path`; `tilt(...)` runs a command line and returns the completed process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.witness = path / "witness.txt"
+
+    def command(self, verb: str, *arguments: str) -> list[str]:
+        flags = ["--config-dir", str(self.path / "conf"), "--config-name", "toy"]
+        return [str(Path(sys.executable).with_name("tilt")), verb, *flags, f"witness={self.witness}", *arguments]
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"COLUMNS": "200"}
+
+    def tilt(self, verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(verb, *arguments),
+            cwd=self.path,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def states(self, *arguments: str) -> dict[str, tuple[str, str]]:
+        """(state, reason) of each stage, as `tilt plan` tells them."""
+        planned = json.loads(self.tilt("plan", "--json", *arguments).stdout)
+        return {stage["stage"]: (stage["state"], stage["reason"]) for stage in planned["stages"]}
+
+    def executed(self) -> list[str]:
+        """Words in the order in which stages were executed since the last call."""
+        words = self.witness.read_text().split() if self.witness.exists() else []
+        self.witness.unlink(missing_ok=True)
+        return words
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
+    return Toy(tmp_path / "toy")
+
+
+@pytest.fixture
+def edit() -> Callable[[Path, str, str], None]:
+    def edit(path: Path, old: str, new: str) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return edit

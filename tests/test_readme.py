@@ -75,6 +75,14 @@ def ran(project: Path) -> Path:
     return project
 
 
+def test_it_is_read_in_two_minutes_and_its_map_has_every_room() -> None:
+    assert len(README.split()) < 900
+    rooms = [path.parent for top in ("", "stages/") for path in ROOT.glob(f"{top}*/__init__.py")]
+    rooms = [room.relative_to(ROOT) for room in rooms if room.name != "stages"] + [Path("hydra_plugins"), Path("tests")]
+    the_map = README[README.index("## The map") :]
+    assert [str(room) for room in rooms if f"| `{room}/` |" not in the_map] == []
+
+
 def test_the_worked_example_ends_in_a_comparison(ran: Path) -> None:
     project = ran
     with (project / "runs/latest/comparison.csv").open() as stream:
@@ -104,7 +112,7 @@ def test_an_edited_reward_is_noticed(ran: Path) -> None:
     project = ran
     reward = project / "my_reward.py"
     text = reward.read_text()
-    reward.write_text(text.replace("-len(response)", "-2 * len(response)"))
+    reward.write_text(text.replace("-len(r)", "-2 * len(r)"))
     planned = tilt(project, ["tilt", "plan", *own_command()[2:]])
     reward.write_text(text)
     assert "code: my_reward.Brevity" in planned.stdout

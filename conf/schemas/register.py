@@ -6,6 +6,7 @@ beside it in the YAML files, with its default value.
 
 from hydra.core.config_store import ConfigStore
 
+from conf.dtypes import register_dtypes
 from conf.schemas.judge import ApiJudge, Judge, RewardJudge
 from conf.schemas.methods import BestOf, Chunked, CompatibleGuided, ImplicitGuided, Ivg, Method, ScalarGuided
 from conf.schemas.models import HubModel, LocalModel, Model, Reward, Rollouts, Sampling
@@ -42,7 +43,8 @@ SCHEMAS: dict[str, dict[str, type]] = {
 
 
 def register_schemas() -> None:
-    """Makes every schema known to Hydra as `schema/<group>/<name>`."""
+    """Makes every schema known to Hydra as `schema/<group>/<name>`, and the resolvers that the YAML files use."""
+    register_dtypes()
     store = ConfigStore.instance()
     for group, schemas in SCHEMAS.items():
         for name, node in schemas.items():

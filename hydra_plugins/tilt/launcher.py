@@ -1,4 +1,4 @@
-"""`hydra/launcher=graph`: hands all points of a sweep over at once, so that shared stages run once.
+"""`hydra/launcher=graph`: runs all points of a sweep as one graph, so that stages that they share run once.
 
 tilt run -m method=vas method.beta=1,2,4
 """
@@ -35,8 +35,8 @@ def register_launcher() -> None:
 class GraphLauncher(Launcher):
     """Composes every point, then calls the task function's `many(points, folder)` once with all of them.
 
-    What a point is worth is its return value, so that adaptive sweepers (Optuna's) can learn from it; a point that
-    failed is a failed job to them.
+    What `many` returns for a point is what the sweeper is told, so that one that learns (Optuna's) can choose its next
+    points. A point that failed is a failed job to it.
     """
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -62,7 +62,7 @@ class GraphLauncher(Launcher):
         for overrides in job_overrides:
             for override in overrides:
                 if override not in parsed:
-                    parsed[override] = _value(parser.parse_override(override))
+                    parsed[override] = only_sets(parser.parse_override(override))
             groups = tuple(override for override in overrides if parsed[override] is None)
             if groups not in compositions:
                 config = loader.load_sweep_config(self.config, list(groups))
@@ -82,8 +82,8 @@ class GraphLauncher(Launcher):
         return returns
 
 
-def _value(override: Override) -> tuple[str, Any] | None:
-    """(key, value) of an override that only sets a value; None where it may change what is composed."""
+def only_sets(override: Override) -> tuple[str, Any] | None:
+    """(key, value) of an override that does no more than set a value; None where it may change what is composed."""
     key, value = override.get_key_element(), override.value()
     plain = override.package is None and not (override.is_add() or override.is_delete() or override.is_force_add())
     if plain and "." in key and "/" not in key and not isinstance(value, dict | list):
@@ -92,14 +92,17 @@ def _value(override: Override) -> tuple[str, Any] | None:
 
 
 def _written(overrides: Sequence[str]) -> dict[str, str]:
-    """Overrides by key, as text; the sweep's own file is none of a point's."""
+    """{key: text} of a point's overrides, without the one that names the sweep's file."""
     pairs = (override.lstrip("+~").partition("=") for override in filter_overrides(overrides))
     return {key: value for key, _, value in pairs if key != "sweep"}
 
 
 def labels(points: Sequence[Mapping[str, str]]) -> list[str]:
-    """`vas beta=4`: each point by those of its overrides that not all have, without the groups that their keys are in;
-    with them where two points would be called the same (`seed=1` of a value and of a policy)."""
+    """A name for each point, such as `vas beta=4`, from the overrides that not all points have.
+
+    Of a key only the last part is written. Where two points would then have one name (`value.seed=1` and `dpo.seed=1`
+    are both `seed=1`), all their keys are written in full.
+    """
     shared = set.intersection(*(set(point.items()) for point in points)) if len(points) > 1 else set()
     apart = [{key: value for key, value in point.items() if (key, value) not in shared} for point in points]
     short = [_label(overrides, whole=False) for overrides in apart]

@@ -102,7 +102,8 @@ def _spelt(value: Any) -> str:
 
 
 def expand(blocks: Sequence[dict[str, list[str]]], choices: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
-    """The union of the blocks' products, each under the command line's choices; equal points appear once."""
+    """The points of all blocks: of each block the product of its values. The command line's choices replace the block's
+    own. Equal points appear once."""
     in_blocks = {key for block in blocks for key in block}
     seen: set[tuple[str, ...]] = set()
     for block in blocks:

@@ -11,43 +11,27 @@ the candidates, are cloned like the others, nothing is merged, and the best of t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from stages.decode.chunk_lane import ChunkLane, Written
-from stages.decode.scorers import Row, Score
-from stages.engine.engine import Engine, Response, text_of
-from stages.engine.policy import Policy
-from stages.engine.sampling import Sampling, uniforms
-from stages.engine.steering import Choice, Terms
+from stages.decode.parts import OpenScorer, Successor
+from stages.engine.batch import Batch
+from stages.engine.engine import Engine, Pending
+from stages.engine.response import Response, text_of
 
-
-@dataclass
-class Group:
-    """The search for one response."""
-
-    prompt: int
-    sample: int
-    ended: list[Row] = field(default_factory=list)
-    """The pool; `official`: the ended beams, each as often as it was cloned."""
-    tokens: int = 0
-    flops: float = 0.0
-
-
-Compared = tuple[list[Row], list[tuple[int, Row]]]
+Compared = tuple[list[Successor], list[tuple[int, Successor]]]
 """The pool, and (first of its K slots, beam) of those that go on."""
 
 
 def compare_successors(
-    ended: list[Row], rows: list[Row], beams: int, successors: int, over: Callable[[Row], bool]
+    ended: list[Successor], rows: list[Successor], beams: int, successors: int, over: Callable[[Successor], bool]
 ) -> Compared:
     """Rows that are over join the pool; of the others, equal ones merged, the best `beams` go on, the first of equals.
 
     Example: W = 2, scores a .9 (over), b .8, b .8, c .1: a joins the pool, b and c go on.
     """
-    distinct: dict[tuple[int, ...], Row] = {}
+    distinct: dict[tuple[int, ...], Successor] = {}
     for row in rows:
         if not over(row):
             distinct.setdefault(tuple(row.token_ids), row)
@@ -57,7 +41,7 @@ def compare_successors(
 
 
 def compare_officially(
-    ended: list[Row], rows: list[Row], beams: int, successors: int, over: Callable[[Row], bool]
+    ended: list[Successor], rows: list[Successor], beams: int, successors: int, over: Callable[[Successor], bool]
 ) -> Compared:
     """As public code does: rows that are over compete for the places with the others, and are cloned there.
 
@@ -69,151 +53,145 @@ def compare_officially(
     return clones, [(place * successors, row) for place, row in enumerate(best) if not over(row)]
 
 
-class ChunkEngine(Engine):
-    """The loop of `Engine` over groups. Results do not depend on how many groups step together."""
+@dataclass
+class Group:
+    """The search for one response."""
+
+    asked: Response
+    """The response as it was pending."""
+    ended: list[Successor] = field(default_factory=list)
+    """The pool; `official`: the ended beams, each as often as it was cloned."""
+    tokens: int = 0
+    flops: float = 0.0
+
+    def best(self, several: bool) -> Successor:
+        """The hypothesis with the highest score, charged with all of the group's work. `several`: whether it was chosen
+        among others, so that nobody knows its probability."""
+        best = max(self.ended, key=lambda row: row.score)
+        logprob = math.nan if several else best.logprob
+        return replace(best, logprob=logprob, tokens=self.tokens, flops=self.flops)
+
+
+class Chunks:
+    """The search as a schedule of the engine. Results do not depend on how many groups step together."""
 
     def __init__(
         self,
-        policy: Policy,
-        sampling: Sampling,
-        terms: Terms,
-        score: Score,
+        scorer: OpenScorer,
         *,
         beams: int,
         successors: int,
         chunk: int | None,
         length_normalised: bool = False,
         official: bool = False,
-        seed: int,
-        rows: int,
-        progress: Callable[..., None] | None = None,
     ) -> None:
-        super().__init__(policy, sampling, terms, seed=seed, rows=max(rows, beams * successors), progress=progress)
-        self.score, self.beams, self.successors = score, beams, successors
-        self.length = sampling.max_new_tokens if chunk is None else min(chunk, sampling.max_new_tokens)
-        self.length_normalised, self.official = length_normalised, official
-        self.keeps_last = score.keeps_last
-        self.size = beams * successors
+        self.scorer, self.beams, self.successors, self.chunk = scorer, beams, successors, chunk
+        self.length_normalised = length_normalised
+        self.compare = compare_officially if official else compare_successors
+        self.least = beams * successors
 
-    def _least_rows(self) -> int:
-        return self.size
+    def decode(self, engine: Engine, pending: Pending, rows: int) -> Iterator[list[Successor]]:
+        yield from ChunkedBatch(self, engine, min(rows // self.least, len(pending))).decode(pending)
 
-    def _decode(self) -> None:
-        self._begin()
-        self.capacity = min(self.rows // self.size, len(self.pending)) * self.size
-        for lane in self.lanes.all:
-            lane.begin(self.capacity, self.sampling.max_new_tokens, max(self.steering.width, self.length))
-        self.chunk_lanes = [ChunkLane(lane) for lane in self.lanes.all if not lane.eager]
+
+class ChunkedBatch:
+    """Up to `places` groups that step together, chunk by chunk."""
+
+    def __init__(self, search: Chunks, engine: Engine, places: int) -> None:
+        limit = engine.draw.sampling.max_new_tokens
+        self.search, self.engine, self.places = search, engine, places
+        self.size = search.least
+        self.length = limit if search.chunk is None else min(search.chunk, limit)
+        self.batch: Batch[Successor] = engine.open(places * self.size, self.length, search.scorer)
+        self.lanes = [ChunkLane(lane) for lane in engine.lanes.all if not lane.eager]
         self.groups: dict[tuple[int, int], Group] = {}
-        while self.groups or self.pending:
-            self._enter_groups()
-            self.gone: list[Response] = []
-            for _ in range(self.length):
-                if not self.live:
-                    break
-                self._step()
-                self._tell()
-            self._compare()
 
-    def _enter_groups(self) -> None:
+    def decode(self, pending: Pending) -> Iterator[list[Successor]]:
+        """All groups that are pending; after every step the responses that are done."""
+        while self.groups or pending:
+            self._enter([pending.pop() for _ in range(min(self.places - len(self.groups), len(pending)))])
+            ended: list[Successor] = []
+            for _ in range(self.length):
+                if not self.batch.rows:
+                    break
+                ended += self.batch.step()
+                yield []
+            yield self._compare(sorted([*self.batch.rows, *ended], key=lambda row: row.origin))
+
+    def _enter(self, asked: list[Response]) -> None:
         """New groups take the places of those that are done, at the beginning of a chunk."""
-        free = self.capacity // self.size - len(self.groups)
-        entering = [self.pending.pop() for _ in range(min(free, len(self.pending)))]
         rows = []
-        for prompt, sample in entering:
-            self.groups[prompt, sample] = Group(prompt, sample)
-            rows += [(prompt, sample * self.size + slot) for slot in range(self.size)]
+        for one in asked:
+            self.groups[one.prompt, one.sample] = Group(one)
+            rows += [
+                Successor(one.prompt, one.sample, betas=one.betas, draws=self.size, slot=slot)
+                for slot in range(self.size)
+            ]
         if rows:
-            self._enter(rows)
-            self.prefilled = {}
-            for lane in self.chunk_lanes:
-                lane.enter([prompt for prompt, _ in rows])
-        for origin, row in enumerate(self.live):
-            assert isinstance(row, Row)
+            self.batch.enter(rows)
+            for lane in self.lanes:
+                lane.enter([row.prompt for row in rows])
+        for origin, row in enumerate(self.batch.rows):
             row.origin = origin
 
-    def _response(self, prompt: int, sample: int) -> Row:
-        return Row(prompt, sample // self.size, slot=sample % self.size)
-
-    def _chosen(self, choice: Choice) -> None:
-        self.score.chosen(self._rows(), choice)
-
-    def _stepped(self) -> None:
-        self.score.stepped(self._rows())
-
-    def _rows(self) -> list[Row]:
-        return [row for row in self.live if isinstance(row, Row)]
-
-    def _left(self, rows: list[Response]) -> None:
-        self.gone += rows
-
-    def _compare(self) -> None:
-        """The end of a chunk."""
-        rows = sorted([*self._rows(), *(row for row in self.gone if isinstance(row, Row))], key=lambda row: row.origin)
+    def _compare(self, rows: list[Successor]) -> list[Successor]:
+        """The end of a chunk: who goes on, and the responses of the groups that are done."""
         self._score(rows)
-        place = {id(row): index for index, row in enumerate(self.live)}
-        of: dict[tuple[int, int], list[Row]] = {key: [] for key in self.groups}
+        place = {id(row): index for index, row in enumerate(self.batch.rows)}
+        of: dict[tuple[int, int], list[Successor]] = {key: [] for key in self.groups}
         for row in rows:
             of[row.prompt, row.sample].append(row)
-        beams: list[tuple[Row, int]] = []  # (parent, slot)
+        beams: list[tuple[Successor, int]] = []  # (parent, slot)
+        done = []
         for key, group in list(self.groups.items()):
             group.tokens += sum(row.tokens for row in of[key])
             group.flops += sum(row.flops for row in of[key])
-            compare = compare_officially if self.official else compare_successors
-            group.ended, going = compare(group.ended, of[key], self.beams, self.successors, self._is_over)
-            if going:
-                beams += [(row, slot) for first, row in going for slot in range(first, first + self.successors)]
-            else:
-                self._finish(group)
+            group.ended, going = self.search.compare(
+                group.ended, of[key], self.search.beams, self.search.successors, self.batch.is_done
+            )
+            beams += [(row, first + k) for first, row in going for k in range(self.search.successors)]
+            if not going:
+                done.append(group.best(several=self.size > 1))
                 del self.groups[key]
-        for lane in self.lanes.eager:
-            lane.select([place[id(row)] for row, _ in beams], states=True)
-        for lane in self.chunk_lanes:
+        for lane in self.lanes:
             lane.select([row.origin for row, _ in beams])
-        self.live = [
-            replace(row, slot=slot, token_ids=list(row.token_ids), ratio=list(row.ratio), tokens=0, flops=0.0)
-            for row, slot in beams
-        ]
-        limit = self.sampling.max_new_tokens
-        drawn = [
-            uniforms(self.seed, self.prompts[row.prompt][0], row.sample * self.size + row.slot, limit)
-            for row in self._rows()
-        ]
-        self.draws = np.stack(drawn) if drawn else np.zeros((0, limit, 3))
+        copies = [successor_of(row, slot) for row, slot in beams]
+        self.batch.go_on(copies, [place[id(row)] for row, _ in beams])
+        return done
 
-    def _score(self, rows: list[Row]) -> None:
+    def _score(self, rows: list[Successor]) -> None:
         """Gives every row of the chunk its score. Raises FloatingPointError where one is not finite."""
+        lm, sampling = self.engine.lanes.policy.lm, self.engine.draw.sampling
         for row in rows:
-            row.text = text_of(self.policy.tokenizer, self.sampling, row.token_ids)
-            row.ended = row.token_ids[-1] == self.policy.eos
-        read = {}
-        for chunk_lane in self.chunk_lanes:
-            written = [Written(row.token_ids, row.text, row.ended) for row in rows]
-            read[chunk_lane.lane] = found = chunk_lane.read(written)
-            for row, tokens, flops in zip(rows, found.tokens, found.flops, strict=True):
+            row.text = text_of(lm.tokenizer, sampling, row.token_ids)
+            row.ended = row.token_ids[-1] == lm.eos
+        chunk = {}
+        for lane in self.lanes:
+            states = lane.forward([Written(row.token_ids, row.text, row.ended) for row in rows])
+            for row, tokens, flops in zip(rows, states.tokens, states.flops, strict=True):
                 row.tokens += tokens
                 row.flops += flops
-        asked = [] if self.asked is None else [self.asked[row.prompt] for row in rows]
-        for row, score in zip(rows, self.score.scores(rows, read, asked), strict=True):
+            chunk[lane.lane] = states
+        asked = self.engine.asked
+        prompts = [] if asked is None else [asked[row.prompt] for row in rows]
+        scorer = self.search.scorer
+        for row, score in zip(rows, scorer.scores(rows, chunk, prompts), strict=True):
             if not math.isfinite(score):
                 raise FloatingPointError(
-                    f"{self.score.name} is not finite after step {len(row.token_ids)} of prompt "
-                    f"{self.prompts[row.prompt][0]!r}, sample {row.sample}"
+                    f"{scorer.name} is not finite after step {len(row.token_ids)} of prompt "
+                    f"{self.engine.lanes.ids[row.prompt]!r}, sample {row.sample}"
                 )
-            row.score = score / len(row.token_ids) if self.length_normalised else score
+            row.score = score / len(row.token_ids) if self.search.length_normalised else score
 
-    def _is_over(self, row: Row) -> bool:
-        return row.finished or len(row.token_ids) >= self.sampling.max_new_tokens
 
-    def _finish(self, group: Group) -> None:
-        best = max(group.ended, key=lambda row: row.score)
-        several = self.size > 1
-        self.done.append(
-            replace(
-                best,
-                sample=group.sample,
-                logprob=math.nan if several else best.logprob,
-                tokens=group.tokens,
-                flops=group.flops,
-            )
-        )
+def successor_of(row: Successor, slot: int) -> Successor:
+    """A copy of a beam that goes on as the group's draw `slot`; what its chunk cost is the group's already."""
+    return replace(
+        row,
+        slot=slot,
+        token_ids=list(row.token_ids),
+        logprobs=list(row.logprobs),
+        kept={name: list(column) for name, column in row.kept.items()},
+        tokens=0,
+        flops=0.0,
+    )

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stages.engine.lanes import Lane
+from stages.decode.parts import ChunkStates
+from stages.engine.distribution import token_logprob
+from stages.engine.lane import Lane
 from stages.engine.prompts import context_of
 from stages.errors import BadInput
 
@@ -23,21 +25,6 @@ class Written(NamedTuple):
     text: str
     ended: bool
     """By EOS."""
-
-
-class Read(NamedTuple):
-    """What a lane says of N rows at the end of a chunk."""
-
-    newest: tuple[Tensor, ...]
-    """(N, D) each: states after the last token."""
-    before: tuple[Tensor, ...]
-    """(N, D) each: states before it."""
-    last: Tensor
-    """(N,) the last token, in the lane's own vocabulary."""
-    logprob: list[float]
-    """(N,) log-probability of the response so far at temperature 1, nats; empty where no logits were asked for."""
-    tokens: list[int]
-    flops: list[float]
 
 
 class ChunkLane:
@@ -57,7 +44,7 @@ class ChunkLane:
         self.held += [list(self.lane.prompts[prompt]) for prompt in prompts]
         self.logprobs += [[] for _ in prompts]
 
-    def read(self, rows: Sequence[Written]) -> Read:
+    def forward(self, rows: Sequence[Written]) -> ChunkStates:
         """Forwards what is new in every row; row i of the cache belongs to rows[i]. Raises BadInput where a row does
         not fit the lane's context."""
         lane, cache, device = self.lane, self.lane.cache, self.lane.device
@@ -74,42 +61,42 @@ class ChunkLane:
         ids = torch.tensor(padded, device=device)  # (N, F)
         number = torch.tensor(counts, device=device)  # (N,)
         positions, mask = cache.sequences(torch.tensor(dropped, device=device), number, width)
-        out = lane.policy.forward(ids, positions, mask, cache, lane.reads)
+        out = lane.lm.forward(ids, positions, mask, cache, lane.taps)
         self._ends = [cache.length - drop for drop in dropped]
         self._gaps = [width - count + drop for count, drop in zip(counts, dropped, strict=True)]
         cache.append(width)
-        before = lane.read
+        before = lane.states
         if width > 1:
             several = (number > 1)[:, None]
-            before = tuple(torch.where(several, new[:, -2], old) for new, old in zip(out.read, before, strict=True))
+            before = tuple(torch.where(several, new[:, -2], old) for new, old in zip(out.states, before, strict=True))
         if lane.wants_logits:
             self._extend_logprobs(full, kept, ids, out.last)
-            lane.logits = lane.policy.logits(out.last[:, -1])
-        lane.read = tuple(states[:, -1] for states in out.read)
+            lane.logits = lane.lm.logits(out.last[:, -1])
+        lane.states = tuple(states[:, -1] for states in out.states)
         self.held = full
         flops = [lane.sequence_flops(count, keep, count) for count, keep in zip(counts, kept, strict=True)]
         last = torch.tensor([row[-1] for row in full], device=device)
         sums = [sum(row) for row in self.logprobs] if lane.wants_logits else []
-        return Read(lane.read, before, last, sums, counts, flops)
+        return ChunkStates(lane.states, before, last, sums, counts, flops)
 
     def _tokens(self, row: Written, prompt: int) -> list[int]:
         """The row in the lane's own tokens, prompt included."""
         ids = self.lane.prompts[prompt]
         if not self.lane.own_tokens:
             return [*ids, *row.token_ids]
-        tokenizer = self.lane.policy.tokenizer
+        tokenizer = self.lane.lm.tokenizer
         response = list(tokenizer(row.text, add_special_tokens=False)["input_ids"])
-        return [*ids, *response, *([self.lane.policy.eos] if row.ended else [])]
+        return [*ids, *response, *([self.lane.lm.eos] if row.ended else [])]
 
     def _require_room(self, full: list[list[int]]) -> None:
         """The limit of new tokens is the policy's: the same text may be more tokens of another vocabulary."""
-        policy, context = self.lane.policy, context_of(self.lane.policy.model)
+        lm, context = self.lane.lm, context_of(self.lane.lm.model)
         row = max(range(len(full)), key=lambda row: len(full[row]))
         if context is not None and len(full[row]) > context:
             prompt = len(self.lane.prompts[self.prompts[row]])
             raise BadInput(
-                policy.field,
-                f"a prompt of {prompt} tokens and the {len(full[row]) - prompt} that {policy.folder} makes of a "
+                lm.field,
+                f"a prompt of {prompt} tokens and the {len(full[row]) - prompt} that {lm.folder} makes of a "
                 f"response's text exceed its context of {context}; shorten the prompts or set a smaller max_new_tokens",
             )
 
@@ -128,10 +115,10 @@ class ChunkLane:
         rows, width = ids.shape
         columns = []  # (N,) each: of column f + 1 from the logits of column f
         for column in range(width - 1):
-            columns.append(logprob(self.lane.policy.logits(last[:, column]), ids[:, column + 1]))
+            columns.append(token_logprob(self.lane.lm.logits(last[:, column]), ids[:, column + 1]))
         following = torch.stack([torch.zeros(rows, dtype=torch.float64, device=ids.device), *columns], 1).tolist()
         begin = torch.tensor([width - len(row) + keep for row, keep in zip(full, kept, strict=True)], device=ids.device)
-        first = logprob(self.lane.logits, ids.gather(1, begin[:, None])[:, 0]).tolist()
+        first = token_logprob(self.lane.logits, ids.gather(1, begin[:, None])[:, 0]).tolist()
         for row, keep in enumerate(kept):
             prompt = len(self.lane.prompts[self.prompts[row]])
             found = following[row][int(begin[row]) :]
@@ -149,9 +136,3 @@ class ChunkLane:
         self.prompts = [self.prompts[row] for row in rows]
         self.held = [list(self.held[row]) for row in rows]
         self.logprobs = [list(self.logprobs[row]) for row in rows]
-
-
-def logprob(logits: Tensor, token: Tensor) -> Tensor:
-    """(R,) float64 log-probabilities at temperature 1 of tokens (R,) under logits (R, V)."""
-    logits = logits.float()
-    return (logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(dim=1)).double()

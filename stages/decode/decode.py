@@ -4,7 +4,7 @@
 
     tilt run goal=[decode] method=vas
 
-A method is its parts (DESIGN §4): a policy, a token guide (or none) and a search (or none).
+A method is its parts (`parts.py`): a policy, a token guide (or none) and a search (or none).
 """
 
 import json
@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from stages.decode.divergence import Divergence, Measured
-from stages.decode.guides import TokenGuide
-from stages.decode.search import Search
-from stages.engine.engine import Engine, Response
+from stages.decode.parts import Search, TokenGuide
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
 from stages.engine.language_model import require_model_folder
-from stages.engine.policy import CausalLM, Policy
+from stages.engine.loaded import LoadedLM
 from stages.engine.prompts import encode, encode_prompt, read_parts, require_positive
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.terms import Terms
 from stages.records import Generation, Prompt, write
 from stages.reward import write_uncounted
 from stages.runtime import Runtime
@@ -90,24 +92,22 @@ class Decode:
         prompts = block(read_parts(self.prompts, self.parts), shard)
         if not prompts:  # more shards than prompts
             return [], 0.0, Measured("none")
-        policy = self.policy.load(self.runtime.device)
-        encoded = encode(prompts, policy, self.sampling.max_new_tokens)
-        terms = Terms() if self.guide is None else self.guide.open(policy, self.sampling)
+        lanes = Lanes(self.policy.load(self.runtime.device))
+        encoded = encode(prompts, lanes.policy.lm, self.sampling.max_new_tokens)
+        terms = Terms() if self.guide is None else self.guide.open(lanes, self.sampling)
+        draw = Draw(self.sampling, self.seed, self.runtime.rows, self.runtime.progress)
         begun = time.perf_counter()
-        settings: dict[str, Any] = {"seed": self.seed, "rows": self.runtime.rows, "progress": self.runtime.progress}
         if self.search is None:
-            responses = Engine(policy, self.sampling, terms, **settings).run(encoded, self.samples, prompts)
+            responses = Engine(lanes, draw, terms).run(encoded, self.samples, prompts)
         else:
-            responses = self.search.decode(
-                policy, self.sampling, terms, prompts, encoded, samples=self.samples, **settings
-            )
+            responses = self.search.decode(lanes, draw, terms, prompts, encoded, self.samples)
         seconds = time.perf_counter() - begun
-        apart = self._apart(policy, prompts, [ids for _, ids in encoded], responses)
+        apart = self._apart(lanes.policy.lm, prompts, [ids for _, ids in encoded], responses)
         each = seconds / len(responses)
         return [self._generation(prompts[row.prompt], row, each, apart.kind) for row in responses], seconds, apart
 
     def _apart(
-        self, policy: Policy, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], responses: list[Response]
+        self, policy: LoadedLM, prompts: Sequence[Prompt], encoded: Sequence[Sequence[int]], responses: list[Response]
     ) -> Measured:
         """Measures the KL of a policy that is not π₀, where its own samples are what was decoded."""
         chosen = self.search is not None and self.search.selects

@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stages.engine.engine import Response, out_of_memory
-from stages.engine.policy import Policy
+from stages.engine.distribution import Distribution, NotFinite
+from stages.engine.engine import out_of_memory
+from stages.engine.loaded import LoadedLM
 from stages.engine.prompts import context_of
-from stages.engine.sampling import Base, NotFinite, Sampling
+from stages.engine.response import Response
+from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.learn.responses import Exchange, by_length, predict
 
@@ -33,7 +35,7 @@ TOKENS = 512
 """Tokens that go through a model at once: more are no faster on a processor, and progress would stand still."""
 
 
-def step_kl(ours: Base, theirs: Base, temperature: float) -> Tensor:
+def step_kl(ours: Distribution, theirs: Distribution, temperature: float) -> Tensor:
     """(R,) KL(π ‖ π₀) of two next-token distributions without truncation, nats, float64; inf where π draws what π₀
     never does.
 
@@ -69,7 +71,7 @@ class Measured:
 class Divergence:
     """Of `policy` from `base`, both sampled by `sampling`. `rows` sequences go through a model together."""
 
-    def __init__(self, policy: Policy, base: Policy, sampling: Sampling, rows: int) -> None:
+    def __init__(self, policy: LoadedLM, base: LoadedLM, sampling: Sampling, rows: int) -> None:
         self.policy, self.base, self.sampling, self.rows = policy, base, sampling, max(1, rows)
         self.plain = replace(sampling, top_p=1.0, top_k=0, min_p=0.0)
 
@@ -129,22 +131,16 @@ class Divergence:
         for first in range(0, len(policy.targets), portion):
             place = slice(first, first + portion)
             try:
-                mine = Base.of(self.policy.logits(policy.states[place]), self.plain)
-                other = Base.of(self._fit(self.base.logits(base.states[place])), self.plain)
+                mine = Distribution.of(self.policy.logits(policy.states[place]), self.plain)
+                other = Distribution.of(self.policy.fit(self.base.logits(base.states[place])), self.plain)
             except NotFinite as error:
                 raise FloatingPointError(
                     f"{error} of {self.policy.folder} or {self.base.folder}, while KL was measured"
                 ) from error
             kl.append(step_kl(mine, other, self.sampling.temperature))
-            sampled = other if self.sampling == self.plain else Base.of(other.logits, self.sampling)
+            sampled = other if self.sampling == self.plain else Distribution.of(other.logits, self.sampling)
             logprob.append(sampled.logprob(policy.targets[place, None])[:, 0])
         for name, each in (("kl", torch.cat(kl)), ("base_logprob", torch.cat(logprob))):  # (N,)
             sums = each.new_zeros(len(rows)).index_add(0, policy.rows, each)
             for row, total in zip(rows, sums.tolist(), strict=True):
                 setattr(row, name, total)
-
-    def _fit(self, logits: Tensor) -> Tensor:
-        """π₀'s logits (n, V') cut or filled to the policy's V: models of one tokenizer may pad it differently."""
-        logits = logits.to(self.policy.device, torch.float32)[:, : self.policy.vocabulary]
-        missing = self.policy.vocabulary - logits.shape[1]
-        return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf) if missing else logits

@@ -10,7 +10,7 @@ from stages.records import Prompt, read
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from stages.engine.policy import Policy
+    from stages.engine.loaded import LoadedLM
 
 
 def read_parts(folder: Path, parts: Sequence[str], field: str = "parts") -> list[Prompt]:
@@ -28,13 +28,13 @@ def read_parts(folder: Path, parts: Sequence[str], field: str = "parts") -> list
     return [prompt for prompt in everything if prompt.part in set(parts)]
 
 
-def encode(prompts: Sequence[Prompt], policy: "Policy", max_new_tokens: int) -> list[tuple[str, list[int]]]:
+def encode(prompts: Sequence[Prompt], lm: "LoadedLM", max_new_tokens: int) -> list[tuple[str, list[int]]]:
     """(id, token ids) of each prompt. Raises BadInput where one is empty or leaves no room for the response."""
-    encoded = [(prompt.id, encode_prompt(policy.tokenizer, prompt)) for prompt in prompts]
+    encoded = [(prompt.id, encode_prompt(lm.tokenizer, prompt)) for prompt in prompts]
     for name, ids in encoded:
         if not ids:
             raise BadInput("prompts", f"prompt {name!r} has no tokens; give it at least one word")
-    require_room({name: len(ids) for name, ids in encoded}, policy.model, max_new_tokens, "prompts")
+    require_room({name: len(ids) for name, ids in encoded}, lm.model, max_new_tokens, "prompts")
     return encoded
 
 

@@ -109,19 +109,19 @@ class Tap(NamedTuple):
     layer: int
 
 
-Reads = Collection[int | Tap]
+Taps = Collection[int | Tap]
 """Hidden states to read: the trunk's own by number, or a branch's."""
 
 
-def branch_ends(reads: Reads) -> dict[Branch, int]:
+def branch_ends(taps: Taps) -> dict[Branch, int]:
     """How far each branch has to run."""
     ends: dict[Branch, int] = {}
-    for read in reads:
-        if isinstance(read, Tap):
-            ends[read.branch] = max(read.layer, ends.get(read.branch, 0))
+    for tap in taps:
+        if isinstance(tap, Tap):
+            ends[tap.branch] = max(tap.layer, ends.get(tap.branch, 0))
     return ends
 
 
-def forks(reads: Reads) -> list[int]:
+def forks(taps: Taps) -> list[int]:
     """The trunk's own states that are needed, read or handed to a branch."""
-    return [read.branch.first if isinstance(read, Tap) else read for read in reads]
+    return [tap.branch.first if isinstance(tap, Tap) else tap for tap in taps]

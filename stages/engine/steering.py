@@ -4,18 +4,22 @@ Dense terms tilt every token from what the lanes already hold (`Implicit`, `Voca
 candidates once these have gone through the value's model (`ScalarValue`). With both, the dense policy π₁ ∝ π₀·e^t is
 what candidates are drawn from and tilted again. A step is `propose`, forwards of the scored lanes, `choose`; without
 scalar terms the choice comes with the proposal, and only the chosen token is forwarded.
+
+Every row has its own strengths β: S of them, one for each that the terms have.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from stages.engine import tilt
-from stages.engine.lanes import Lane, Lanes
-from stages.engine.sampling import Base, NotFinite, Sampling
+from stages.engine.distribution import Distribution, NotFinite
+from stages.engine.lane import Lane
+from stages.engine.lanes import Lanes
+from stages.engine.sampling import Sampling
+from stages.engine.terms import DenseTerm, ScalarTerm, Terms
 
 
 @dataclass
@@ -32,13 +36,20 @@ class Choice:
     """(R,) log π₀ of the token, as sampled."""
     kl: Tensor
     """(R,) KL(π ‖ π₀) of this step, nats."""
+    tilt: Tensor
+    """(R,) the token's own tilt t_a; 0 for a token outside the candidates."""
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """(R,) log π − log π₀ of the token, nats."""
+        return self.logprob - self.base_logprob
 
 
 @dataclass
 class Dense:
     """π₁ ∝ π₀·e^t over the whole vocabulary."""
 
-    policy: Base
+    distribution: Distribution
     tilt: Tensor
     """(R, V) float32, 0 where π₀ or π₁ is 0."""
     log_normaliser: Tensor
@@ -46,17 +57,19 @@ class Dense:
 
     def expected_tilt(self) -> Tensor:
         """(R,) Σ π₁·t."""
-        return (self.policy.weights * self.tilt).sum(dim=1, dtype=torch.float64) / self.policy.total
+        return (self.distribution.weights * self.tilt).sum(dim=1, dtype=torch.float64) / self.distribution.total
 
 
 @dataclass
 class Proposal:
     """Tokens to forward for R rows."""
 
-    base: Base
+    base: Distribution
     dense: Dense | None
     uniforms: Tensor
     """(R, 3) float64, this step's randomness."""
+    betas: Tensor
+    """(R, S) float64, the rows' strengths."""
     ids: Tensor
     """(R, F) token ids."""
     choice: Choice | None = None
@@ -67,51 +80,9 @@ class Proposal:
     """(R,) π₁ of all tokens that are no candidates."""
 
     @property
-    def before(self) -> Base:
+    def before(self) -> Distribution:
         """What the scalar terms tilt."""
-        return self.base if self.dense is None else self.dense.policy
-
-
-class DenseTerm(Protocol):
-    name: str
-    flops: float
-    """FLOPs of one row's tilt beyond the lanes' forwards."""
-
-    def tilt(self, base: Base, sampling: Sampling) -> Tensor:
-        """(R, V) float32, from the lanes' newest logits or states; −inf where the token is never to be drawn."""
-        ...
-
-
-class ScalarTerm(Protocol):
-    name: str
-    lane: Lane
-    flops: float
-    """FLOPs of one value beyond the lane's forward."""
-
-    def values(self, read: tuple[Tensor, ...]) -> Tensor:
-        """(…) float64, strength included, from the lane's states (…, D)."""
-        ...
-
-
-@dataclass
-class Candidates:
-    """Which tokens the scalar terms tilt, and what the others get."""
-
-    k: int
-    outside: str = "mean"
-    force_eos: bool = False
-    before_temperature: bool = False
-    """Tilts are divided by the temperature, as if they had been added to the raw logits (`compat: official`)."""
-
-
-@dataclass
-class Terms:
-    """An opened guide: what it adds to the base policy's distribution. `Terms()` adds nothing."""
-
-    lanes: Lanes | None = None
-    dense: list[DenseTerm] = field(default_factory=list)
-    scalar: list[ScalarTerm] = field(default_factory=list)
-    candidates: Candidates | None = None
+        return self.base if self.dense is None else self.dense.distribution
 
 
 class Steering:
@@ -121,6 +92,9 @@ class Steering:
         self.lanes, self.sampling = lanes, sampling
         self.dense, self.scalar, self.candidates = terms.dense, terms.scalar, terms.candidates
         self.scored = list(dict.fromkeys(term.lane for term in self.scalar))
+        """Lanes that forward all candidates."""
+        self.betas = tuple(beta for term in [*self.dense, *self.scalar] for beta in term.betas)
+        """(S,) the strengths of all terms, of the dense ones first."""
         self.drops = self.candidates is not None and self.candidates.outside == "drop"
         self.width = 1 if self.candidates is None else self.candidates.k + (0 if self.drops else 1)
         """F, tokens a row that the scored lanes forward."""
@@ -128,43 +102,47 @@ class Steering:
         self.flops = values * sum(term.flops for term in self.scalar) + sum(term.flops for term in self.dense)
         """FLOPs a row and step beyond the lanes' forwards."""
 
-    def propose(self, uniforms: Tensor) -> Proposal:
-        """Without scalar terms the choice; else candidates and one token from outside them, drawn before the tilt is
-        known, which does not touch it. Raises NotFinite."""
-        assert self.lanes.base.logits is not None
-        base = Base.of(self.lanes.base.logits, self.sampling)
-        dense = self._dense(base) if self.dense else None
-        before = base if dense is None else dense.policy
+    def propose(self, uniforms: Tensor, betas: Tensor) -> Proposal:
+        """From this step's `uniforms` (R, 3) and the rows' strengths `betas` (R, S).
+
+        Without scalar terms the choice; else candidates and one token from outside them, drawn before the tilt is
+        known, which does not touch it. Raises NotFinite.
+        """
+        assert self.lanes.policy.logits is not None
+        base = Distribution.of(self.lanes.policy.logits, self.sampling)
+        dense = self._dense(base, betas) if self.dense else None
+        before = base if dense is None else dense.distribution
         if self.candidates is None:
             token = before.logits.argmax(dim=1) if self.sampling.greedy else before.draw(uniforms[:, 0])  # (R,)
             base_logprob = base.logprob(token[:, None])[:, 0]
-            logprob, kl = base_logprob, torch.zeros_like(base_logprob)
+            logprob, kl, tilted = base_logprob, torch.zeros_like(base_logprob), torch.zeros_like(base_logprob)
             if dense is not None:
                 logprob = before.logprob(token[:, None])[:, 0]
                 kl = dense.expected_tilt() - dense.log_normaliser
-            choice = Choice(token, torch.zeros_like(token), logprob, base_logprob, kl)
-            return Proposal(base, dense, uniforms, token[:, None], choice)
+                tilted = dense.tilt.gather(1, token[:, None])[:, 0].double()
+            choice = Choice(token, torch.zeros_like(token), logprob, base_logprob, kl, tilted)
+            return Proposal(base, dense, uniforms, betas, token[:, None], choice)
         ids = before.likeliest(self.candidates.k)  # (R, C)
         if self.candidates.force_eos:
-            eos = self.lanes.base.policy.eos
+            eos = self.lanes.policy.lm.eos
             missing = ~(ids == eos).any(dim=1)  # (R,)
             ids[:, -1] = torch.where(missing, eos, ids[:, -1])
         drawn = before.draw(uniforms[:, 0])  # (R,)
         other, outside = before.draw_outside(ids, uniforms[:, 2])  # (R,), (R,)
         if self.drops:
-            return Proposal(base, dense, uniforms, ids, None, drawn, outside)
+            return Proposal(base, dense, uniforms, betas, ids, None, drawn, outside)
         if self.sampling.greedy:
             other = before.logits.scatter(1, ids, -torch.inf).argmax(dim=1)
         else:
             other = torch.where((ids == drawn[:, None]).any(dim=1), other, drawn)
         ids = torch.cat([ids, other[:, None]], dim=1)  # (R, C + 1)
-        return Proposal(base, dense, uniforms, ids, None, drawn, outside)
+        return Proposal(base, dense, uniforms, betas, ids, None, drawn, outside)
 
-    def _dense(self, base: Base) -> Dense:
+    def _dense(self, base: Distribution, betas: Tensor) -> Dense:
         """π₁ by weights·e^(t − m), where m = max(log weight + t): with t = 0 the weights stay what they were."""
         tilts = None
-        for term in self.dense:
-            found = term.tilt(base, self.sampling)  # (R, V)
+        for term, own in zip(self.dense, self._own(self.dense, betas), strict=True):
+            found = term.tilt(base, self.sampling, own)  # (R, V)
             top = found.amax(dim=1)
             if bool((top.isnan() | (top == torch.inf)).any()):
                 raise NotFinite(term.name, int((top.isnan() | (top == torch.inf)).nonzero()[0]))
@@ -174,25 +152,22 @@ class Steering:
         top = (base.weights.log() + tilts).amax(dim=1, keepdim=True)  # (R, 1)
         half = (tilts - top).div_(2).exp_()  # e^(t − m) may leave float32 where the weight is tiny; its root does not
         weights = (base.weights * half).mul_(half)
-        policy = Base.weighted(base.logits.float() / self.sampling.temperature + tilts, weights)
-        log_normaliser = policy.total.log() + top[:, 0].double() - base.total.log()
+        tilted = Distribution.weighted(base.logits.float() / self.sampling.temperature + tilts, weights)
+        log_normaliser = tilted.total.log() + top[:, 0].double() - base.total.log()
         if not bool(torch.isfinite(log_normaliser).all()):  # every token that π₀ draws has been ruled out
             names = " and ".join(term.name for term in self.dense)
             raise NotFinite(f"log-normalisers of {names}", int((~torch.isfinite(log_normaliser)).nonzero()[0]))
-        return Dense(policy, tilts.masked_fill_(weights == 0, 0.0), log_normaliser)
+        return Dense(tilted, tilts.masked_fill_(weights == 0, 0.0), log_normaliser)
 
-    def choose(self, proposal: Proposal, read: Mapping[Lane, tuple[Tensor, ...]]) -> Choice:
-        """From the states (R, F, D) that the scored lanes gave for the proposal's tokens."""
+    def choose(self, proposal: Proposal, states: Mapping[Lane, tuple[Tensor, ...]]) -> Choice:
+        """From the states (R, F, D) that the scored lanes gave for the proposal's tokens. Raises NotFinite."""
         assert self.candidates is not None
         assert proposal.outside is not None
-        before, k, kind = proposal.before, self.candidates.k, self.candidates.outside
+        before, k = proposal.before, self.candidates.k
         ids = proposal.ids[:, :k]  # (R, C)
-        values = self._values({lane: tuple(s[:, :k] for s in states) for lane, states in read.items()})  # (R, C)
-        prefix = self._values({lane: lane.read for lane in self.scored}) if kind == "prefix" else None  # (R,)
+        candidates = {lane: tuple(one[:, :k] for one in found) for lane, found in states.items()}  # (R, C, D) each
         logprob = before.logprob(ids)  # (R, C)
-        tilts = tilt.value_tilt(values, ~torch.isneginf(logprob), 1.0, kind, prefix)
-        if self.candidates.before_temperature:
-            tilts = tilts / self.sampling.temperature
+        tilts = self._tilts(candidates, ~torch.isneginf(logprob), proposal.betas)  # (R, C)
         log_outside = torch.full_like(proposal.outside, -torch.inf) if self.drops else proposal.outside.log()
         policy = tilt.tilted(logprob, tilts, log_outside)
         index = self._pick(proposal, policy, logprob.exp())  # (R,)
@@ -206,7 +181,10 @@ class Steering:
             share = torch.zeros_like(rest) if self.drops else (-policy.log_normaliser).exp()
             expected = (policy.logprob.exp() * inside).sum(dim=1) + share * rest
             kl = kl + expected - proposal.dense.log_normaliser
-        return Choice(token[:, 0], index, tilted_logprob, proposal.base.logprob(token)[:, 0], kl)
+        own = torch.nn.functional.pad(tilts, (0, 1)).gather(1, index[:, None])[:, 0]  # (R,), 0 outside
+        if proposal.dense is not None:
+            own = own + proposal.dense.tilt.gather(1, token)[:, 0]
+        return Choice(token[:, 0], index, tilted_logprob, proposal.base.logprob(token)[:, 0], kl, own)
 
     def _pick(self, proposal: Proposal, policy: tilt.Tilted, probability: Tensor) -> Tensor:
         """(R,) index among the candidates, k for the token from outside."""
@@ -219,14 +197,32 @@ class Steering:
         place = tilt.place_in_base(proposal.drawn, ids, probability, proposal.outside, proposal.uniforms[:, 1])
         return tilt.pick(policy, place)
 
-    def _values(self, read: Mapping[Lane, tuple[Tensor, ...]]) -> Tensor:
-        """(R, …) float64: the sum over scalar terms. Raises NotFinite."""
-        total = None
-        for term in self.scalar:
-            values = term.values(read[term.lane]).to(self.lanes.base.device)
-            if not bool(torch.isfinite(values).all()):
-                bad = ~torch.isfinite(values).reshape(values.shape[0], -1).all(dim=1)
-                raise NotFinite(f"values of {term.name}", int(bad.nonzero()[0]))
-            total = values if total is None else total + values
-        assert total is not None
-        return total
+    def _tilts(self, states: Mapping[Lane, tuple[Tensor, ...]], supported: Tensor, betas: Tensor) -> Tensor:
+        """(R, C) float64: the sum over all values of the candidates' `states` (R, C, D). Raises NotFinite."""
+        assert self.candidates is not None
+        kind, total = (
+            self.candidates.outside,
+            torch.zeros(supported.shape, dtype=torch.float64, device=supported.device),
+        )
+        for term, own in zip(self.scalar, self._own(self.scalar, betas), strict=True):
+            values = self._values(term, states[term.lane])  # (R, C, M)
+            prefix = self._values(term, term.lane.states) if kind == "prefix" else None  # (R, M)
+            for m in range(own.shape[1]):
+                centre = None if prefix is None else prefix[:, m]
+                total = total + tilt.value_tilt(values[:, :, m], supported, own[:, m], kind, centre)
+        return total / self.sampling.temperature if self.candidates.before_temperature else total
+
+    def _values(self, term: ScalarTerm, states: tuple[Tensor, ...]) -> Tensor:
+        """(…, M) on the policy's device."""
+        values = term.values(states).to(self.lanes.policy.device)
+        if not bool(torch.isfinite(values).all()):
+            bad = ~torch.isfinite(values).reshape(values.shape[0], -1).all(dim=1)
+            raise NotFinite(f"values of {term.name}", int(bad.nonzero()[0]))
+        return values
+
+    def _own(self, terms: Sequence[DenseTerm] | Sequence[ScalarTerm], betas: Tensor) -> Iterator[Tensor]:
+        """(R, M) of the strengths (R, S) for each of the dense terms, or of the scalar ones, which follow them."""
+        first = 0 if terms is self.dense else sum(len(term.betas) for term in self.dense)
+        for term in terms:
+            yield betas[:, first : first + len(term.betas)]
+            first += len(term.betas)

@@ -26,12 +26,12 @@ class Tilted(NamedTuple):
     """(R,) KL(π ‖ π₀) of this step in nats, exact."""
 
 
-def value_tilt(values: Tensor, supported: Tensor, beta: float, outside: str, prefix: Tensor | None = None) -> Tensor:
+def value_tilt(values: Tensor, supported: Tensor, beta: Tensor, outside: str, prefix: Tensor | None = None) -> Tensor:
     """t_a = β·(V(s⊕a) − c), (R, C).
 
-    `values` (R, C) in the value's unit (z-scored reward); `supported` (R, C) bool: candidates that the base can draw,
-    over which the mean is taken; `prefix` (R,) = V(s), read for `outside="prefix"` only. For `drop` c cancels in
-    the normaliser and only keeps exponents small.
+    `values` (R, C) in the value's unit (z-scored reward); `beta` (R,), each row's own; `supported` (R, C) bool:
+    candidates that the base can draw, over which the mean is taken; `prefix` (R,) = V(s), read for `outside="prefix"`
+    only. For `drop` c cancels in the normaliser and only keeps exponents small.
 
     Example: β = 2, V = (1, 0), mean: c = ½, t = (1, −1); prefix with V(s) = 0: t = (2, 0).
     """
@@ -42,7 +42,7 @@ def value_tilt(values: Tensor, supported: Tensor, beta: float, outside: str, pre
     else:
         count = supported.sum(dim=1, keepdim=True).clamp(min=1)
         centre = values.where(supported, 0.0).sum(dim=1, keepdim=True) / count  # (R, 1)
-    return beta * (values - centre)
+    return beta[:, None] * (values - centre)
 
 
 def tilted(logprob: Tensor, tilt: Tensor, log_outside: Tensor) -> Tilted:

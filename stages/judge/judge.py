@@ -1,6 +1,6 @@
-"""Stage: one method held against another by judges. Reads two folders with `generations.parquet` (records.Generation)
-and `prompts.parquet`; writes `verdicts.parquet` (verdicts.Verdict; judge by judge, pair by pair, order by order) and
-`summary.json`.
+"""Stage: judges compare the responses of two methods. Reads two folders with `generations.parquet`
+(records.Generation) and one with `prompts.parquet`; writes `verdicts.parquet` (records.Verdict; judge by judge, pair by
+pair, order by order) and `summary.json`.
 
     tilt run goal=[judge] judge=reward
 """
@@ -17,10 +17,12 @@ from typing import Any
 from stages import records
 from stages.errors import BadInput, below
 from stages.fields import check_types
-from stages.judge.asking.estimate import CHARACTERS_A_TOKEN, Estimate, Expected, estimate
+from stages.judge.asking.cost import CHARACTERS_A_TOKEN, Cost, Expected, expected_cost
 from stages.judge.seat import Seat
+from stages.judge.verdicts.pair_judge import PairJudge, Session
 from stages.judge.verdicts.pairs import canaries, pairs_of
-from stages.judge.verdicts.verdicts import PairJudge, Session, Verdict, canary_summary, summary
+from stages.judge.verdicts.summary import canary_summary, summary
+from stages.records import Verdict
 from stages.runtime import Runtime
 
 _log = logging.getLogger(__name__)
@@ -28,31 +30,31 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Judge:
-    """Which of two responses to the same prompt is better, in the eyes of each judge.
+    """Which of two responses to the same prompt does each judge prefer?
 
     Raises BadInput for what cannot be judged, with a judge's own field as `judges.<name>.<field>`; `SpendingStopped`
     (exit code 3) where money ends it. Answers are recorded one by one, so a second run goes on where the first ended.
     """
 
     generations: Path
-    """Payload of the method that is judged, the candidate."""
+    """Folder with the responses of the method that is judged, the candidate."""
     reference_generations: Path
-    """Payload of the method it is held against."""
+    """Folder with the responses of the method it is compared with, the reference."""
     prompts: Path
     judges: dict[str, Any]
-    """Name of a slot → judge: `ApiJudge`, `RewardJudge`, or a `Seat` with one of them; an empty slot (null) judges
-    nothing."""
+    """Name of a slot → `ApiJudge`, `RewardJudge`, a judge of your own, or a `Seat` with one of them. A slot that is
+    null is left out."""
     parts: list[str] = field(default_factory=list)
     """Parts of the prompts that are judged; empty: all."""
     order: str = "both"
-    """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first). Of all
-    judges but those on a `Seat`; so is `canary`."""
+    """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first). Judges on
+    a `Seat` have an `order` and a `canary` of their own."""
     canary: int = 20
-    """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
+    """Number of prompts on which a null model is judged too; a sound judge lets it lose. 0: none."""
     canary_text: str = "I have no answer to this."
     """The null model's one answer to everything."""
     expected: Expected = field(default_factory=Expected)
-    """How much there will be to judge; only `estimate` reads it."""
+    """How much there will be to judge. Only `estimate` reads it."""
     runtime: Runtime = field(default_factory=Runtime)
 
     @property
@@ -61,7 +63,7 @@ class Judge:
         return {slot: Seat.of(judge, self.order, self.canary) for slot, judge in taken.items()}
 
     def _place(self, slot: str) -> str:
-        """Where the fields of a slot's judge stand."""
+        """The path of the fields of a slot's judge in the stage's configuration."""
         return f"judges.{slot}.judge" if isinstance(self.judges[slot], Seat) else f"judges.{slot}"
 
     def run(self, out: Path) -> None:
@@ -96,7 +98,7 @@ class Judge:
         self.runtime.metrics(figures)
 
     def _check(self, seats: Mapping[str, Seat]) -> None:
-        """Looks at every judge before the first is asked: none is paid for if another cannot be."""
+        """Looks at every judge before the first one is asked, so that none is paid where another one cannot be used."""
         slots: dict[str, str] = {}
         for slot, seat in seats.items():
             seat.check(f"judges.{slot}." if seat is self.judges[slot] else "")
@@ -125,8 +127,8 @@ class Judge:
         items = expected.items(self.parts)
         if items is None:
             return {"dollars": None, "calls": 0, "tokens": 0, "note": "the number of prompts is not known: no estimate"}
-        found: list[Estimate] = [
-            estimate(
+        found: list[Cost] = [
+            expected_cost(
                 seat.judge,
                 items=items,
                 order=seat.order,
@@ -194,10 +196,10 @@ def _agreement(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     said = {}
     for one, other in itertools.combinations(dict.fromkeys(v.judge for v in verdicts), 2):
         if (found := of_verdicts(verdicts, one, other)) is not None:
-            kappa = {"kappa": found.kappa.estimate, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
+            kappa = {"kappa": found.kappa.value, "kappa_low": found.kappa.low, "kappa_high": found.kappa.high}
             said[f"{one}~{other}"] = {
                 "items": found.items,
-                "raw": 100 * found.raw.estimate,
+                "raw": 100 * found.raw.value,
                 "base_rates": dict(zip((one, other), found.base_rates, strict=True)),
             } | {name: value for name, value in kappa.items() if math.isfinite(value)}
     return said

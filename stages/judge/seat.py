@@ -1,4 +1,4 @@
-"""A judge with an order and a number of null models of its own, where several judges decide the same pairs."""
+"""One of several judges of the same pairs, with an order and a number of canaries of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ ORDERS = ("both", "seeded", "as_is")
 
 @dataclass
 class Seat:
-    """What the stage's `order` and `canary` are to its other judges, these are to this one."""
+    """A judge with its own `order` and `canary`, which it uses instead of those of the stage `Judge`."""
 
     judge: Any
     """`ApiJudge` or `RewardJudge`."""
     order: str = "both"
     """`both` (each pair twice), `seeded` (AlpacaEval's draw from the instruction), `as_is` (reference first)."""
     canary: int = 20
-    """Prompts for which a null model, too, is held against the reference: a sound judge lets it lose. 0: none."""
+    """Number of prompts on which a null model is judged too; a sound judge lets it lose. 0: none."""
 
     @classmethod
     def of(cls, given: Any, order: str, canary: int) -> "Seat":
-        """A seat as it is, or as the mapping of its fields that it still is while planning; a bare judge takes one."""
+        """The seat of a judge as the configuration gives it: a seat stays what it is; a mapping of a seat's fields, as
+        it is while a plan is made, becomes a seat; a judge without one gets a seat with `order` and `canary`."""
         if isinstance(given, Seat):
             return given
         if isinstance(given, Mapping) and "judge" in given:
@@ -31,7 +32,7 @@ class Seat:
         return cls(given, order, canary)
 
     def check(self, above: str = "") -> None:
-        """Raises BadInput where one of the two is unusable, with `above` before the field's name."""
+        """Raises BadInput where `order` or `canary` cannot be used; the field's name comes after `above`."""
         if self.order not in ORDERS:
             raise BadInput(f"{above}order", f"{self.order!r} is none of {', '.join(ORDERS)}")
         check_types(self, above)

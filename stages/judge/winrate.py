@@ -1,11 +1,11 @@
-"""Win rates of a candidate against a reference: raw and length-controlled, with intervals, and paired differences.
+"""Win rates of a candidate against a reference, raw and at equal length, with intervals; and their differences.
 
 Arrays are over prompts, (n,); results are in points (0–100). The raw win rate and its standard error are AlpacaEval's;
-the length-controlled one is refitted inside every bootstrap draw, since a deviation of the fitted predictions
-(AlpacaEval's own error bar) leaves out what the fit itself does not know, and comes out 2–6 times too small.
+the length-controlled one is fitted anew in every bootstrap draw. AlpacaEval's own error bar is the deviation of the
+predictions of one fit; it leaves out that the fit itself is uncertain, and comes out 2–6 times too small.
 
-    judged = join(verdicts, items)                       # by instruction
-    length_controlled(judged.preference, judged.len_model, judged.len_reference, judged.difficulty, gamed=rows)
+    table = join(verdicts, items)                       # by instruction
+    length_controlled(table.preference, table.len_model, table.len_reference, table.difficulty, gamed=rows)
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.errors import BadInput
-from stages.judge.statistics.judged import Judged, check_same_prompts
 from stages.judge.statistics.length_control import PORTION, LengthControl, Weights
-from stages.statistics.bootstrap import Interval, Kind, checked_draws, draw_counts, interval, leave_one_out
+from stages.judge.statistics.prompt_table import PromptTable, check_same_prompts
+from stages.statistics.bootstrap import checked_draws, draw_counts, leave_one_out
+from stages.statistics.interval import Interval, Kind, interval
 
 EXTREME = (20.0, 80.0)
-"""Raw win rates outside: few prompts tell the fit what happens at equal length."""
+"""Outside of these raw win rates few prompts tell the fit what happens at equal length."""
 LEAST_OVERLAP = 0.05
-"""Share of prompts on the rarer side of equal length below which LC extrapolates."""
+"""Where fewer of the responses than this share are longer (or shorter) than the reference's, LC extrapolates."""
 
 _ROUNDING = 1e-9
 
@@ -37,7 +38,7 @@ class WinRate:
     """sd ÷ √n of the preferences (ddof = 1), as AlpacaEval prints it."""
     lc_win_rate: float
     lc_standard_error: float
-    """Deviation of the bootstrap draws, the model refitted in each."""
+    """Standard deviation over bootstrap draws; the model is fitted anew in each."""
     weights: Weights
     C: float | None = None
     """The inverse strength of the L1 penalty, given or chosen; None: no penalty."""
@@ -51,8 +52,8 @@ class WinRate:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """Ours − theirs on the same prompts, in points; an interval that excludes 0 tells them apart."""
+class WinRateDifference:
+    """Win rates of ours − theirs on the same prompts, in points. An interval without 0 in it tells the two apart."""
 
     win_rate: Interval
     lc_win_rate: Interval
@@ -89,8 +90,8 @@ def length_controlled(
     difficulty: of each instruction (`join` finds it by text). gamed: the baselines' rows, see `LengthControl`.
     C: inverse strength of the L1 penalty; None: chosen by cross-validation with `gamed`, no penalty without.
     draws, seed, kind: of the bootstrap, and of its intervals. BCa refits once more for each prompt.
-    The chosen C and the gamed rows, which belong to the yardstick, are the same in all draws; drawing the gamed rows
-    along with the prompts moves the standard error by less than 1 % of itself.
+    The chosen C and the gamed rows are the same in all draws, for they belong to the method and not to the sample.
+    (Drawing the gamed rows along with the prompts changes the standard error by less than 1 % of itself.)
 
     Raises BadInput for arrays of unequal length, fewer than 2 prompts, preferences outside 1…2 and values that are
     not finite: failed verdicts are counted elsewhere, and none gets here as a number.
@@ -104,8 +105,8 @@ def length_controlled(
     lc = float(control.win_rates(weights, whole)[0])
     drawn, left_out = _resampled(control, labels, chosen, weights[0], draws, seed, kind)
     win_rate, error = raw_win_rate(rows[0])
-    raw_interval = interval(win_rate, drawn[0], left_out[0], kind)
-    lc_interval = interval(lc, drawn[1], left_out[1], kind)
+    raw_interval = interval(win_rate, drawn[0], left_out[0], items=control.size, kind=kind)
+    lc_interval = interval(lc, drawn[1], left_out[1], items=control.size, kind=kind)
     return WinRate(
         win_rate,
         error,
@@ -120,26 +121,27 @@ def length_controlled(
     )
 
 
-def paired_difference(
-    ours: Judged,
-    theirs: Judged,
+def win_rate_difference(
+    ours: PromptTable,
+    theirs: PromptTable,
     gamed: Sequence[Mapping[str, Any]] | None = None,
     C: float | None = None,  # noqa: N803
     *,
     draws: int = 1000,
     seed: int = 0,
     kind: Kind = "bca",
-) -> PairedDifference:
-    """Ours − theirs, raw and length-controlled, with intervals from draws of prompts that both share.
+) -> WinRateDifference:
+    """Ours − theirs, raw and length-controlled, on the same prompts: what makes a prompt hard for both cancels.
 
-    A hard prompt is hard for both and cancels. Each is refitted on every draw, with its own C where C is None.
+    Each is fitted anew on every draw, with its own C where C is None. Arguments as in `length_controlled`.
+
     Raises BadInput unless both were judged on the same prompts, quoting those that were not.
     """
     check_same_prompts(ours, theirs)
     estimates, drawn, left_out, notes = [], [], [], []
-    for name, judged in (("ours", ours), ("theirs", theirs)):
-        order = sorted(range(len(judged.instructions)), key=judged.instructions.__getitem__)
-        rows = _checked(judged.preference, judged.len_model, judged.len_reference, judged.difficulty)[:, order]
+    for name, table in (("ours", ours), ("theirs", theirs)):
+        order = sorted(range(len(table.instructions)), key=table.instructions.__getitem__)
+        rows = _checked(table.preference, table.len_model, table.len_reference, table.difficulty)[:, order]
         control, chosen = _control(rows, gamed, C)
         whole = np.ones((1, control.size))
         weights = control.fit(whole, chosen)
@@ -149,12 +151,13 @@ def paired_difference(
         left_out.append(resampled[1])
         notes += [f"{name}: {note}" for note in reliability(estimates[-1][0], rows[2] - rows[1])]
     estimate, drawn, left_out = (pair[0] - pair[1] for pair in (estimates, drawn, left_out))  # each: raw, LC
-    raw, lc = (interval(float(estimate[i]), drawn[i], left_out[i], kind) for i in (0, 1))
-    return PairedDifference(raw, lc, len(ours.instructions), tuple(notes))
+    prompts = len(ours.instructions)
+    raw, lc = (interval(float(estimate[i]), drawn[i], left_out[i], items=prompts, kind=kind) for i in (0, 1))
+    return WinRateDifference(raw, lc, prompts, tuple(notes))
 
 
 def reliability(win_rate: float, delta: np.ndarray) -> tuple[str, ...]:
-    """What speaks against a length-controlled win rate: a raw one that is extreme, or lengths that barely overlap.
+    """Why a length-controlled win rate may be unreliable: the raw one is extreme, or lengths barely overlap.
 
     delta: (n,) characters of the reference − the candidate.
     """

@@ -1,4 +1,4 @@
-"""FLOPs of transformers that read whole sequences: of a forward pass, and of the training of a part of the model."""
+"""FLOPs of a transformer that reads whole sequences: of a forward pass, and of training a part of the model."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -19,8 +19,13 @@ def attention_per_layer(config: Any) -> int:
 
 
 def sequence_flops(weights: int, attention: int, length: int, *, causal: bool = True) -> int:
-    """Of one forward over a sequence: 2 a weight and token, `attention` (all layers together) for every pair of a token
-    and a position that it attends to, its own included; those behind it too in an encoder (not `causal`).
+    """Of one forward over a sequence: 2 for each weight and token, and `attention` for each pair of a token and a
+    position that it attends to. A token attends to itself and those before it; in an encoder (not `causal`) to all.
+
+    Args:
+        weights: of all layers together.
+        attention: FLOPs of one pair in all layers together.
+        length: tokens.
 
     Example: 10 weights, 3 a pair, 4 tokens → 2·10·4 + 3·(1 + 2 + 3 + 4) = 110; an encoder: 80 + 3·4·4 = 128.
     """
@@ -29,8 +34,11 @@ def sequence_flops(weights: int, attention: int, length: int, *, causal: bool = 
 
 
 def reading_flops(model: Any, layers: int, lengths: Iterable[int], *, causal: bool = True) -> np.ndarray:
-    """(N,) float64: of one forward of the model's `layers` layers over each sequence, without a language-model head.
-    Embeddings are look-ups, norms beside the layers are left out; where no list holds the layers all weights count."""
+    """(N,) float64 FLOPs of one forward of the model's `layers` layers over sequences of these lengths.
+
+    The language-model head, the embeddings (look-ups) and norms outside the layers are left out. Where the model keeps
+    its layers in no list, all its weights count.
+    """
     stack: nn.Module = (*layer_lists(model, layers), model)[0]
     weights = sum(p.numel() for p in stack.parameters())
     attention = attention_per_layer(model.config) * layers
@@ -38,11 +46,12 @@ def reading_flops(model: Any, layers: int, lengths: Iterable[int], *, causal: bo
 
 
 class Cost:
-    """Counts 2 FLOPs a weight and token for the forward pass, 2 for the gradient of what it read, 2 for that of itself.
+    """What training a causal LM costs. A weight takes 2 FLOPs a token in the forward pass, 2 for the gradient of its
+    input, and 2 for its own gradient where it is trained.
 
-    Gradients flow through the layers above the lowest trained one only; the language-model head costs its positions
-    alone; attention adds 4·heads·head size for every (token, attended position) pair and layer. The input embedding is
-    a look-up and costs nothing.
+    Gradients go back to the lowest trained layer and no further. The language-model head counts at the positions that
+    need logits. Attention adds 4·heads·head size for each layer and each pair of a token and a position that it attends
+    to. The input embedding is a look-up and costs nothing.
     """
 
     def __init__(self, model: Any) -> None:
@@ -59,12 +68,12 @@ class Cost:
         self.layers, self.layers_above = len(sizes), len(sizes) - fork
 
     def forward(self, lengths: Iterable[int], predicted: int) -> float:
-        """Of sequences of these lengths with `predicted` positions that need logits."""
+        """FLOPs of sequences of these lengths with `predicted` positions, in all, that need logits."""
         read = sum(sequence_flops(self.trunk, self.pair * self.layers, n) for n in lengths)
         return float(read + 2 * self.head * predicted)
 
     def step(self, lengths: Iterable[int], predicted: int) -> float:
-        """Of forward and backward together."""
+        """FLOPs of forward and backward together."""
         lengths = list(lengths)
         pairs = sum(n * (n + 1) // 2 for n in lengths)
         through = 2 * self.above * sum(lengths) + 2 * self.head * predicted
@@ -73,8 +82,11 @@ class Cost:
 
 
 def training_flops(trunk: Any, head: nn.Module, read: Iterable[int], trained: Iterable[int]) -> float:
-    """Of a value: one forward of the trunk over sequences of lengths `read`, and forward and backward of the head, and
-    of the trunk where a part of it is trained, over those of lengths `trained`. An upper bound: all positions count."""
+    """FLOPs of training a value, an upper bound: every position counts, those of the prompt too.
+
+    The trunk reads sequences of lengths `read` once. The head goes forward and backward over those of lengths
+    `trained`, an entry for each time that a sequence came up; so does the trunk where a part of it is trained.
+    """
     trunk_size = sum(p.numel() for p in trunk.parameters()) - trunk.get_input_embeddings().weight.numel()
     adapted = sum(p.numel() for p in trunk.parameters() if p.requires_grad)
     head_size = sum(p.numel() for p in head.parameters())

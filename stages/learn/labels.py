@@ -1,4 +1,4 @@
-"""Labelled rollouts as learning stages read them: checked, with a reason in one line for what cannot be learnt from."""
+"""Labelled rollouts as the learning stages read them. What cannot be learnt from is refused with the reason."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from stages import records
+from stages.asked import asked_prompts
 from stages.errors import BadInput
 from stages.records import Labelled, Prompt
 
@@ -18,9 +19,7 @@ def read_labels(labels: Path, prompts: Path, allow_truncated: bool) -> tuple[lis
     rollouts = records.read(Path(labels) / "labels.parquet", Labelled)
     if not rollouts:
         raise BadInput("labels", "there are no labelled rollouts to learn from")
-    known = {p.id: p for p in records.read(Path(prompts) / "prompts.parquet", Prompt)}
-    if missing := [r.prompt_id for r in rollouts if r.prompt_id not in known]:
-        raise BadInput("prompts", f"prompt {missing[0]!r} has rollouts but is not among the prompts")
+    known = asked_prompts(prompts, rollouts)
     if empty := [r for r in rollouts if not r.token_ids]:
         raise BadInput("labels", f"sample {empty[0].sample} of prompt {empty[0].prompt_id!r} has no tokens")
     if not allow_truncated and not any(r.finished for r in rollouts):

@@ -1,7 +1,7 @@
 """The Batch API: many requests in one file, answers within a day at a lower price, into the same record.
 
-A batch is written down before it is handed over, under a name that also travels in its metadata. So a run that was
-killed at any moment finds its batches again, by that name, and waits for them; none is handed over twice.
+A batch gets a name, which is recorded before the batch is handed over and is part of the batch's metadata. So a run
+that was killed at any moment finds its batches by their names and waits for them; none is handed over twice.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class Silent(BadInput):
-    """A call stayed without an answer; it may have done its work all the same."""
+    """A call brought no answer. It may have done its work all the same."""
 
 
 def fetch_batch(client: Client, requests: Sequence[Request], progress: Callable[[int], None]) -> dict[str, Reply]:
@@ -110,7 +110,7 @@ def _hand_over(client: Client, requests: Sequence[Request], must: bool) -> dict[
 
 
 def _give_up(client: Client, name: str) -> None:
-    """The server refused the batch: nothing was bought, and what was set aside for it is free again."""
+    """Ends a batch that the server refused. Nothing was bought, so what was set aside for it is free again."""
     client.cache.close_batch(name)
     client.budget.settle(name, 0.0)
 

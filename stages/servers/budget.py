@@ -1,4 +1,4 @@
-"""What may be spent: the worst case of every request is set aside before it leaves, so that no limit is ever passed."""
+"""What may be spent. The most that a request can cost is set aside before it leaves, so no limit is ever passed."""
 
 import secrets
 import threading
@@ -8,11 +8,11 @@ from stages.errors import BadInput
 from stages.servers.ledger import Ledger
 
 FRAMING = 16
-"""Tokens a chat format may add to a message, for worst cases."""
+"""Tokens that a chat format may add to a message, at most."""
 
 
 class SpendingStopped(BadInput):
-    """No more may be spent. What was answered is recorded: running again goes on from there and buys none twice."""
+    """No more may be spent. All answers are recorded: another run goes on from there and buys none of them again."""
 
     exit_code = 3
     """What the command line ends with, so that a script can tell it from a failure (1) and a bad configuration (2)."""
@@ -27,12 +27,12 @@ class QuotaExhausted(SpendingStopped):
 
 
 def worst_prompt_tokens(messages: list[dict[str, str]]) -> int:
-    """At most so many tokens: tokenisers of bytes never make more tokens than there are bytes."""
+    """The most tokens that the messages can have. No tokeniser makes more tokens than there are bytes."""
     return sum(len(m["content"].encode("utf-8", "replace")) + FRAMING for m in messages) + FRAMING
 
 
 class Budget:
-    """Dollars of one judge in one execution, and of the whole run where a ledger is given."""
+    """The dollars that one client may spend, and where a ledger is given those of all clients that share it."""
 
     def __init__(
         self, ceiling: float | None, ledger: Ledger | None = None, stopped: Callable[[], bool] = lambda: False
@@ -44,12 +44,13 @@ class Budget:
         self._changed = threading.Condition()
 
     def add(self, dollars: float) -> None:
-        """Spent already: by recorded answers, or on requests whose answers were lost. The ledger knows of it."""
+        """Counts what was spent before, on recorded answers or on lost ones. The ledger has it already."""
         with self._changed:
             self.spent += dollars
 
     def reserve(self, name: str, dollars: float) -> None:
-        """Sets a worst case aside under the name of a sending; waits while requests in flight may turn out cheaper.
+        """Sets aside what a sending can cost at most, under its name. Where it does not fit, this waits while requests
+        in flight may turn out cheaper.
 
         Raises BudgetReached where it does not fit and nothing is in flight any more.
         """
@@ -68,25 +69,25 @@ class Budget:
                     raise BudgetReached("runtime.max_cost_run", self.ledger.stopped(dollars))
 
     def fits(self, dollars: float) -> bool:
-        """Whether a worst case could be set aside now."""
+        """Whether so much could be set aside now."""
         with self._changed:
             return self._fits(dollars) and (self.ledger is None or self.ledger.fits(dollars))
 
     def require(self, dollars: float) -> None:
-        """Raises BudgetReached where a worst case does not fit; sets nothing aside."""
+        """Raises BudgetReached where so much does not fit. Sets nothing aside."""
         name = f"look ahead {secrets.token_hex(8)}"
         self.reserve(name, dollars)
         self.settle(name, 0.0)
 
     def commit(self, name: str, dollars: float) -> None:
-        """Sets aside what was handed over before: it is too late to refuse."""
+        """Sets aside, whether it fits or not: what it pays for was sent before."""
         with self._changed:
             self._held[name] = dollars
             if self.ledger is not None:
                 self.ledger.commit(name, dollars)
 
     def settle(self, name: str, dollars: float) -> None:
-        """A sending is over: `dollars` were spent of what it had set aside."""
+        """A sending is over and cost `dollars`; the rest of what it had set aside is free again."""
         with self._changed:
             if self._held.pop(name, None) is not None and self.ledger is not None:
                 self.ledger.settle(name, dollars)

@@ -1,4 +1,4 @@
-"""Many requests to one server: the one layer that retries, keeps the limits, sets money aside and records answers."""
+"""Sends many requests to one server. All retries, rate limits, spending limits and recording are here and only here."""
 
 import queue
 import random
@@ -21,7 +21,7 @@ from stages.servers.wire import Unanswered, Wire, token_limit, used_tokens
 
 @dataclass
 class Client:
-    """One server and one record of answers, for many threads."""
+    """One server and one record of its answers; many threads may use it."""
 
     wire: Wire
     cache: RequestCache
@@ -32,9 +32,9 @@ class Client:
     sleep: Callable[[float], None] = time.sleep
     jitter: Callable[[], float] = random.random
     bought: int = 0
-    """Answers that came over the wire in this execution."""
+    """Answers that came over the network in this run."""
     _counted: set[str] = field(default_factory=set, repr=False)
-    """Keys whose past has been added to what is spent."""
+    """Keys of the requests whose earlier cost is in the budget already."""
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
     _count: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -43,10 +43,10 @@ class Client:
         self.budget.stopped = self._stop.is_set
 
     def fetch(self, requests: Sequence[Request], progress: Callable[[int], None]) -> dict[str, Reply]:
-        """A reply to every request, by key. Several threads ask; `progress(done)` comes at least once a second.
+        """A reply to every request, by key. Several threads ask; `progress(done)` is called at least once a second.
 
         Raises BadInput where no request can succeed (key, model, address), SpendingStopped where no more may be spent.
-        What is in flight then is still awaited and recorded.
+        The answers in flight at that moment are still waited for and recorded.
         """
         todo = {request.key: request for request in requests}
         replies = self.recorded(list(todo.values()))
@@ -56,7 +56,7 @@ class Client:
         _ = self.wire.sdk  # a missing key shows before any thread starts
         self._stop.clear()
         done: queue.SimpleQueue[Future[Reply]] = queue.SimpleQueue()
-        with ThreadPoolExecutor(self.traffic.concurrency, thread_name_prefix="judge") as threads:
+        with ThreadPoolExecutor(self.traffic.concurrency, thread_name_prefix="client") as threads:
             for request in todo.values():
                 threads.submit(self.ask, request).add_done_callback(done.put)
             try:
@@ -73,7 +73,7 @@ class Client:
         return replies
 
     def recorded(self, requests: Sequence[Request]) -> dict[str, Reply]:
-        """Replies that are recorded, by key; what they cost, and what was lost on the way, counts as spent."""
+        """The replies that are recorded, by key. Their cost, and that of lost answers, is added to the budget once."""
         self.cache.refresh()
         replies = {}
         for request in requests:
@@ -87,7 +87,7 @@ class Client:
         return replies
 
     def ask(self, request: Request) -> Reply:
-        """The recorded answer, or a bought one. Thread-safe; no two threads or processes ask the same at once."""
+        """The recorded answer, or a new one. No two threads or processes ask the same question at the same time."""
         with self.cache.claimed(request.key):
             if (recorded := self.cache.get(request.key)) is not None:
                 return Reply(request.key, recorded)
@@ -134,7 +134,8 @@ class Client:
         return Reply(request.key, failure="unreachable", problem=f"{most} attempts; the last: {problem}")
 
     def wait(self, asked: float | None, attempt: int) -> None:
-        """Exponential backoff with full jitter; what the server asks for holds for all threads."""
+        """Waits before the next attempt: `asked` seconds where the server asked for that, which then holds for all
+        threads, else exponentially longer with every attempt, by chance shorter."""
         if asked is not None:
             self.limits.pause(asked)
             seconds = asked + 0.05 * self.jitter()
@@ -145,7 +146,7 @@ class Client:
             seconds -= 0.5
 
     def worst_cost(self, request: Request, *, batch: bool = False) -> float:
-        """Dollars that the request costs at most; 0 where no price is known."""
+        """The most dollars that the request can cost; 0 where no price is known."""
         if self.price is None:
             return 0.0
         return self.price.of(worst_prompt_tokens(request.body["messages"]), token_limit(request.body), batch=batch)

@@ -1,13 +1,13 @@
-"""What a whole run may spend: one account that the judges of many stages draw on, in several processes or on hosts.
+"""What a whole run may spend: one account for the clients of many stages, in several processes and on several hosts.
 
 A folder of append-only files, one a writing process, one JSON object a line:
 
     {"name": …, "held": dollars}     before a sending leaves: its worst case
     {"name": …, "spent": dollars}    after it: what it cost
 
-A sending that a killed process left open stays at its worst case, for it may have been bought. Lines are not synced:
-a power cut (not a kill) may forget the last ones. What is recorded in the request cache is not spent again, so it
-does not come up here a second time.
+A sending that a killed process left open keeps its worst case, for it may have been bought. Lines are not synced to
+the disk, so the last ones are lost in a power cut, but not when a process is killed. An answer that is in the request
+cache is not bought again, so it has no second entry here.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ from pathlib import Path
 
 
 class Ledger:
-    """One process's hand on the account. Its methods are called under the lock of the `Budget` that owns it."""
+    """The account as one process sees it. The `Budget` that owns it calls its methods, under its own lock."""
 
     def __init__(self, requests: Path, account: str, ceiling: float | None) -> None:
-        """`requests`: the folder of recorded answers; `account`: a name that all who share the ceiling give."""
+        """`requests`: the folder of recorded answers. `account`: a name; all who give it share the ceiling."""
         self.ceiling, self.account = ceiling, account
         self.folder = Path(requests) / "ledgers" / re.sub(r"[^\w.-]", "_", account)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ class Ledger:
 
     @property
     def spent(self) -> float:
-        """Dollars, open sendings at their worst, as of the last call of another method."""
+        """Dollars spent, with the worst case of every open sending, as of the last call of another method."""
         return sum(self._spent.values()) + sum(self._held.values())
 
     def hold(self, name: str, dollars: float) -> bool:
@@ -63,13 +63,13 @@ class Ledger:
             return self._room(dollars)
 
     def commit(self, name: str, dollars: float) -> None:
-        """Sets aside without asking; a name that another process has set aside counts once."""
+        """Sets aside, whether it fits or not. A name counts once, also where another process has set it aside."""
         with self._gated():
             if name not in self._spent:
                 self._append(name, "held", dollars)
 
     def settle(self, name: str, dollars: float) -> None:
-        """What a sending cost; the first word on a name holds."""
+        """Writes down what a sending cost; where it is written down already, that stays."""
         with self._gated():
             if name not in self._spent:
                 self._append(name, "spent", dollars)
@@ -92,7 +92,7 @@ class Ledger:
 
     @contextmanager
     def _gated(self) -> Iterator[None]:
-        """Alone with the account, and up to date."""
+        """While this holds, no other process writes to the account, and all that they wrote before has been read."""
         fcntl.flock(self._gate, fcntl.LOCK_EX)
         try:
             for path in sorted(self.folder.glob("*.jsonl")):

@@ -1,4 +1,4 @@
-"""Requests and tokens a minute: a sending waits until it fits into every window of 60 seconds."""
+"""Requests and tokens a minute: each sending waits until it fits into the last 60 seconds."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MARGIN = 1.05
-"""Windows are kept 5 % longer here: requests travel for different times, and the server counts arrivals."""
+"""The window is 5 % longer here: the server counts when requests arrive, and some travel longer than others."""
 
 
 @dataclass(eq=False)
@@ -21,7 +21,7 @@ class Ticket:
 
 
 class Limits:
-    """Sliding windows over what was sent. Each process keeps them for itself: share a key, divide its limits."""
+    """A sliding window over what was sent. Each process has its own: where several share a key, divide the limits."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Limits:
     def acquire(self, tokens: int, stopped: Callable[[], bool] = lambda: False) -> Ticket:
         """Waits until a request of at most `tokens` tokens may leave; returns at once when `stopped()`.
 
-        A request that is larger than the whole window's tokens leaves when the window is empty.
+        A request of more tokens than the limit leaves when nothing else is in the window.
         """
         with self._changed:
             while (wait := self._wait(tokens)) > 0 and not stopped():
@@ -62,7 +62,7 @@ class Limits:
             self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """The server asked for quiet: nothing leaves for so long."""
+        """Nothing leaves for so many seconds, because the server asked for that."""
         with self._changed:
             self._not_before = max(self._not_before, self._clock() + seconds)
 

@@ -1,4 +1,4 @@
-"""What a model's tokens cost: a dated table of prices. Nothing is looked up by a prefix, nothing is guessed."""
+"""What a model's tokens cost, from a dated table of prices. A model that is not in it has no price: none is guessed."""
 
 import math
 from collections.abc import Mapping

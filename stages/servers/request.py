@@ -1,4 +1,4 @@
-"""One question to a judge over the wire, and what came of it."""
+"""One request to a model server, and the reply to it."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ class Request:
     """The server's base URL, as `checked_endpoint` writes it."""
     body: Mapping[str, Any]
     sample: int = 0
-    """Which asking of the same question this is: a refusal is asked again as sample 1, 2, …"""
+    """0 for the first time a question is asked; asked again it is 1, 2, …, so that the recorded answer is not found."""
 
     @cached_property
     def key(self) -> str:
-        """sha256 (hex) over {endpoint, body, sample}: what a recorded answer is found by."""
+        """sha256 (hex) over {endpoint, body, sample}. The recorded answer is found by it."""
         asked = {"endpoint": self.endpoint + CHAT, "body": self.body, "sample": self.sample}
         text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a request: a response, or a failure that belongs to this item alone."""
+    """The response to a request, or the failure of this one request."""
 
     key: str
     response: Mapping[str, Any] | None = None

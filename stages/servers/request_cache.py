@@ -1,4 +1,4 @@
-"""Recorded answers of paid requests: what is in here is never bought again.
+"""The record of paid requests and their answers. An answer that is in it is never bought again.
 
 A folder of append-only files, one a writing process (so hosts and processes never share one), one JSON object a line:
 
@@ -133,7 +133,8 @@ class RequestCache:
 
     @contextmanager
     def claimed(self, key: str) -> Iterator[None]:
-        """Holds a key, so that no other thread or process asks the same at the same time; look at `get` inside."""
+        """While this holds, no other thread or process asks the same question. Look at `get` inside it, for another may
+        have got the answer meanwhile."""
         with self._free:
             while key in self._asking:
                 self._free.wait()
@@ -159,7 +160,7 @@ class RequestCache:
                 self._free.notify_all()
 
     def intend(self, key: str, request: Mapping[str, Any]) -> None:
-        """Written ahead of every sending, retries too."""
+        """Written before every sending, also before that of a retry."""
         self._append({"kind": "intent", "key": key, "time": _now(), "request": request}, sync=False)
 
     def record(self, key: str, response: Mapping[str, Any], batch: str = "") -> None:
@@ -168,16 +169,19 @@ class RequestCache:
         self._append({"kind": "answer", "key": key, "time": _now(), **origin, "response": response}, sync=True)
 
     def open_batch(self, batch: str, keys: list[str]) -> None:
-        """Written ahead of handing a batch over, on the disk when this returns."""
+        """Written before a batch is handed over; it is on the disk when this returns."""
         self._append({"kind": "batch", "key": batch, "time": _now(), "requests": keys}, sync=True)
 
     def close_batch(self, batch: str) -> None:
+        """The batch is over, and its answers are recorded."""
         self._append({"kind": "batch_done", "key": batch, "time": _now()}, sync=True)
 
     def refused(self, key: str, problem: str) -> None:
+        """The server refused a sending, so nothing was bought."""
         self._append({"kind": "error", "key": key, "time": _now(), "problem": problem}, sync=False)
 
     def lose(self, key: str, problem: str) -> None:
+        """A sending brought no readable answer, but may have been bought."""
         self._append({"kind": "lost", "key": key, "time": _now(), "problem": problem}, sync=False)
 
     def _append(self, line: Mapping[str, Any], *, sync: bool) -> None:

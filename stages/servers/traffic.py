@@ -1,4 +1,4 @@
-"""How requests to a judge travel: limits, patience, money. Nothing here enters a stage's key."""
+"""How requests travel to a server: at what rate, with what patience, for how much money. Not part of a stage's key."""
 
 from dataclasses import dataclass
 
@@ -8,24 +8,24 @@ from stages.fields import check_types
 
 @dataclass
 class Traffic:
-    """How requests travel: nothing here can change a verdict."""
+    """Settings that change when and how requests are sent, but not what is answered."""
 
     concurrency: int = 8
-    """Requests in flight at once: what a kill can make us buy twice at most."""
+    """Requests in flight at once. If the process is killed, at most so many answers are bought twice."""
     rpm: int | None = None
     """Requests a minute; null: no limit."""
     tpm: int | None = None
     """Tokens a minute, prompt and answer; null: no limit."""
     max_cost: float | None = None
-    """US dollars this judge may cost in this comparison, what is recorded already included; null: no limit."""
+    """US dollars that may be spent here, with the cost of answers that are recorded already; null: no limit."""
     max_cost_run: float | None = None
-    """US dollars that all judges who share `account` may spend together, in all their runs; null: no limit."""
+    """US dollars that all who share `account` may spend together, in all their runs; null: no limit."""
     account: str = ""
-    """Name under which spending is added up over stages and processes; empty: it is not."""
+    """Name under which spending is added up over stages and processes; empty: it is not added up."""
     timeout: float = 120.0
     """Seconds a request may take."""
     attempts: int = 8
-    """Sendings of one request before it counts as unreachable."""
+    """How often one request is sent before it counts as unreachable."""
     longest_wait: float = 60.0
     """Seconds between two attempts at most; a server's own Retry-After may ask for more."""
     batch: bool = False

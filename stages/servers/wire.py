@@ -1,4 +1,4 @@
-"""One sending over the wire, its errors sorted: what may be tried again, what may have been billed, what ends the run.
+"""Sends one request, and says of every error whether it may be tried again, may have been billed, or ends the run.
 
 The `openai` package speaks to any compatible server; its own retries are off, so that retries have one layer.
 """
@@ -26,7 +26,8 @@ Result = TypeVar("Result")
 
 
 class Unanswered(Exception):
-    """A sending came to nothing. `billed`: it may have been bought all the same; `wait`: what the server asked for."""
+    """A sending brought no answer. `retry`: it may be tried again; `billed`: it may have been paid for all the same;
+    `wait`: seconds that the server asked for; `parameter`: the one that it refuses."""
 
     def __init__(
         self, problem: str, *, retry: bool, billed: bool, wait: float | None = None, parameter: str = ""
@@ -66,7 +67,8 @@ class Wire:
 
     @property
     def sdk(self) -> openai.OpenAI:
-        """Made at the first request that is not recorded: only then is a key needed. Raises BadInput without one."""
+        """The `openai` client. It is made when it is first needed, for only then is a key needed. Raises BadInput
+        without one."""
         with self._making:
             if self._sdk is None:
                 self._key = read_key(self.api_key_env)
@@ -80,7 +82,7 @@ class Wire:
             self._sdk.close()
 
     def redact(self, text: str) -> str:
-        """The text without the key: servers echo what they were sent."""
+        """The text without the key, for servers may repeat what they were sent."""
         return text.replace(self._key, "[key]") if len(self._key) >= 8 else text
 
     def send(self, request: Request) -> Mapping[str, Any]:
@@ -98,7 +100,7 @@ class Wire:
         return response
 
     def call(self, what: Callable[[], Result]) -> Result:
-        """One call of the SDK, its errors sorted into ours."""
+        """One call of the `openai` client; its errors become ours. Raises Unanswered and BadInput."""
         try:
             return what()
         except openai.APITimeoutError:
@@ -133,6 +135,7 @@ class Wire:
 
 
 def token_limit(body: Mapping[str, Any]) -> int:
+    """Tokens that an answer to the request may have; 0 where it names no limit."""
     return int(body.get("max_completion_tokens") or body.get("max_tokens") or 0)
 
 

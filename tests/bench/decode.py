@@ -8,7 +8,6 @@ the pairs, its spread the quartiles.
 
 import copy
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -16,6 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,18 @@ from smollm2 import model_folder  # beside this file
 from transformers import DynamicCache
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from stages.decode import scorers
-from stages.decode.chunk import ChunkEngine
-from stages.decode.guides import Implicit, ScalarValue
+from stages.decode.chunk import ChunkedBatch, Chunks
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.engine.batch import Batch
+from stages.engine.causal_lm import CausalLM
+from stages.engine.distribution import Distribution
 from stages.engine.engine import Engine
 from stages.engine.lanes import Lanes
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Base, Sampling
-from stages.engine.steering import Terms
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 
 PREFIX, ROWS = 128, 8
@@ -64,16 +69,14 @@ def tuned(source: Path, folder: Path, layers: Sequence[int]) -> Path:
     return folder
 
 
-def started(engine: Engine, ids: list[list[int]], samples: int = 1) -> Engine:
-    """The engine with its first rows in, before the first step; limits are high enough for what is timed."""
-    prompts = [(str(index), one) for index, one in enumerate(ids)]
-    engine.prompts, engine.asked = prompts, None
-    engine.lanes.encode(ids, None, engine.sampling.max_new_tokens)
-    engine.done, engine.total = [], len(ids) * samples
-    engine.wanted = [(prompt, sample) for prompt in range(len(ids)) for sample in range(samples)]
-    engine._begin()
-    engine._refill(engine.capacity)
-    return engine
+def started(lm: LoadedLM, sampling: Sampling, guide: ScalarValue | None, ids: list[list[int]]) -> Batch[Response]:
+    """A batch with a row of each prompt, before the first step; limits are high enough for what is timed."""
+    lanes = Lanes(lm)
+    engine = Engine(lanes, Draw(sampling, 0, len(ids)), None if guide is None else guide.open(lanes, sampling))
+    lanes.encode([(str(index), one) for index, one in enumerate(ids)], None, sampling.max_new_tokens)
+    batch = engine.open(len(ids))
+    batch.enter([Response(prompt, 0) for prompt in range(len(ids))])
+    return batch
 
 
 def tokens(count: int, length: int) -> list[list[int]]:
@@ -112,7 +115,7 @@ def ratios(a: list[float], b: list[float]) -> list[float]:
 class Plain:
     """The model as it comes, with transformers' own cache over `ROWS` rows of `PREFIX` tokens."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: LoadedLM) -> None:
         self.policy, self.model = policy, policy.model
         self.ids = torch.tensor(tokens(ROWS, PREFIX))
         self.cache = DynamicCache()
@@ -149,7 +152,8 @@ class Plain:
         self._choose(out.hidden_states[20][:, -1].view(ROWS, k, -1), out.logits[:ROWS, -1], k)
 
     def without_cache(self, k: int) -> None:
-        """One candidate after the other, the whole prefix each time (the official decoder's work, DESIGN §8.1)."""
+        """One candidate after the other, the whole prefix each time (the official decoder's work)."""
+        out: Any = None
         states = []
         for candidate in range(k):
             ids = torch.cat([self.ids, self.ids[:, candidate : candidate + 1]], dim=1)
@@ -166,72 +170,84 @@ class Plain:
 # the rows
 
 
-def vas(policy: Policy, head: Path, separate: ScalarValue, top: ScalarValue) -> Iterator[Row]:
+def vas(policy: LoadedLM, head: Path, separate: ScalarValue, top: ScalarValue) -> Iterator[Row]:
     sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=400)
     plain = Plain(policy)
     for k in (10, 20):
-        terms = ScalarValue(head, beta=4.0, k=k).open(policy, sampling)
-        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
-        ours, bare = paired(engine._step, lambda k=k: plain.candidates(k), 12)
+        batch = started(policy, sampling, ScalarValue(head, beta=4.0, k=k), tokens(ROWS, PREFIX))
+        ours, bare = paired(batch.step, lambda k=k: plain.candidates(k), 12)
         yield row(f"VAS step ÷ bare candidate forward, value on the trunk, k = {k}", ratios(ours, bare), "×", 1.25)
-        terms = ScalarValue(**{**vars(separate), "k": k}).open(policy, sampling)
-        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
-        ours, bare = paired(engine._step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
+        batch = started(policy, sampling, replace(separate, k=k), tokens(ROWS, PREFIX))
+        ours, bare = paired(batch.step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
         yield row(f"VAS step ÷ (base token + candidates), separate value, k = {k}", ratios(ours, bare), "×", 1.2)
-        terms = ScalarValue(**{**vars(top), "k": k}).open(policy, sampling)
-        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
-        ours, bare = paired(engine._step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
+        batch = started(policy, sampling, replace(top, k=k), tokens(ROWS, PREFIX))
+        ours, bare = paired(batch.step, lambda k=k: (plain.token(), plain.candidates(k)), 12)
         name = f"VAS step ÷ (base token + candidates), four layers tuned below the value's state, k = {k}"
         yield row(name, ratios(ours, bare), "×", None)
-    terms = ScalarValue(head, beta=4.0, k=10).open(policy, sampling)
-    engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
-    theirs, ours = paired(lambda: plain.replicated(10), engine._step, 6)
+    batch = started(policy, sampling, ScalarValue(head, beta=4.0, k=10), tokens(ROWS, PREFIX))
+    theirs, ours = paired(lambda: plain.replicated(10), batch.step, 6)
     yield row("replicating the cache k = 10 times ÷ VAS step", ratios(theirs, ours), "×", 2.0, at_least=True)
-    theirs, ours = paired(lambda: plain.without_cache(10), engine._step, 2)
+    theirs, ours = paired(lambda: plain.without_cache(10), batch.step, 2)
     yield row(
         "one candidate at a time without cache ÷ VAS step, k = 10", ratios(theirs, ours), "×", 30.0, at_least=True
     )
 
 
-def throughput(policy: Policy, head: Path) -> Iterator[Row]:
+def throughput(policy: LoadedLM, head: Path) -> Iterator[Row]:
     sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=400)
     for size in (1, 4, 16, 64):
-        engine = started(Engine(policy, sampling, Terms(), seed=0, rows=size), tokens(size, PREFIX))
-        times = [seconds(engine._step) for _ in range(9)][1:]
+        batch = started(policy, sampling, None, tokens(size, PREFIX))
+        times = [seconds(batch.step) for _ in range(9)][1:]
         yield row(f"base tokens per second, B = {size}", [size / one for one in times], "tokens/s", None)
-    ids = torch.tensor(policy.tokenizer(REVIEW)["input_ids"])[None]
+    ids: Any = torch.tensor(policy.tokenizer(REVIEW)["input_ids"])[None]
     logits, warper = policy.model(ids).logits[0], TopPLogitsWarper(0.9)  # one row a position of running text
 
     def warped() -> torch.Tensor:  # as `generate` does it: the whole vocabulary is sorted
         return warper(ids, logits.float() / 0.9).softmax(dim=1)
 
-    ours, theirs = paired(lambda: Base.of(logits, sampling), warped, 7)
+    ours, theirs = paired(lambda: Distribution.of(logits, sampling), warped, 7)
     yield row(f"transformers' top-p ÷ ours, B = {len(logits)}", ratios(theirs, ours), "×", 3.0, at_least=True)
     for k in (1, 5, 10, 20, 50):
-        terms = ScalarValue(head, beta=4.0, k=k).open(policy, sampling)
-        engine = started(Engine(policy, sampling, terms, seed=0, rows=ROWS), tokens(ROWS, PREFIX))
-        times = [seconds(engine._step) for _ in range(7)][1:]
+        batch = started(policy, sampling, ScalarValue(head, beta=4.0, k=k), tokens(ROWS, PREFIX))
+        times = [seconds(batch.step) for _ in range(7)][1:]
         yield row(f"VAS tokens per second, B = {ROWS}, k = {k}", [ROWS / one for one in times], "tokens/s", None)
 
 
-def search_engine(policy: Policy, other: CausalLM, head: Path, rows: int, limit: int) -> ChunkEngine:
-    """IVG's search by the explicit value of a model that only scores; W = 4, K = 4, L = 5."""
+Run = Callable[[list[tuple[str, list[int]]]], Any]
+"""Decodes one response to each prompt."""
+
+
+def searched(lanes: Lanes, scorer: ExplicitScorer, rows: int, limit: int, guide: ImplicitValue | None = None) -> Run:
+    """W = 4, K = 4, L = 5 at temperature 0.7."""
     sampling = Sampling(temperature=0.7, max_new_tokens=limit)
-    lanes = Lanes(policy)
-    score = scorers.Explicit(head, other).open(lanes)
-    return ChunkEngine(policy, sampling, Terms(lanes), score, beams=4, successors=4, chunk=5, seed=0, rows=rows)
+    terms = None if guide is None else guide.open(lanes, sampling)
+    chunks = Chunks(scorer.open(lanes), beams=4, successors=4, chunk=5)
+    engine = Engine(lanes, Draw(sampling, 0, rows), terms)
+    return lambda prompts: engine.run(prompts, 1, schedule=chunks)
 
 
-def ivg_engine(policy: Policy, tuned: CausalLM, head: Path, rows: int, limit: int) -> ChunkEngine:
+def search_run(lm: LoadedLM, other: CausalLM, head: Path, rows: int, limit: int) -> Run:
+    """IVG's search by the explicit value of a model that only scores."""
+    return searched(Lanes(lm), ExplicitScorer(head, other), rows, limit)
+
+
+def ivg_run(lm: LoadedLM, tuned: CausalLM, head: Path, rows: int, limit: int) -> Run:
     """IVG as conf/method/ivg.yaml has it: a tuned model steps beside the policy, the value reads the policy's trunk."""
-    sampling = Sampling(temperature=0.7, max_new_tokens=limit)
-    lanes = Lanes(policy)
-    terms = Implicit(tuned).open(policy, sampling, lanes=lanes)
-    score = scorers.Explicit(head).open(lanes)
-    return ChunkEngine(policy, sampling, terms, score, beams=4, successors=4, chunk=5, seed=0, rows=rows)
+    return searched(Lanes(lm), ExplicitScorer(head), rows, limit, ImplicitValue(tuned))
 
 
-def reencoded_chunk(policy: Policy, beams: torch.Tensor) -> None:
+@contextmanager
+def watched(owner: type, name: str, around: Callable[..., Any]) -> Iterator[None]:
+    """Inside, calls of a method go through `around(method, self, *arguments)`."""
+    method = getattr(owner, name)
+    setattr(owner, name, lambda self, *given: around(method, self, *given))
+    try:
+        yield
+    finally:
+        setattr(owner, name, method)
+
+
+def reencoded_chunk(policy: LoadedLM, beams: torch.Tensor) -> None:
     """A chunk as public code does it: all beams through the tokenizer, a new prefill, 5 tokens, and the scorer reads
     everything again."""
     texts = [policy.tokenizer.decode(one) for one in beams.tolist()]
@@ -246,43 +262,41 @@ def reencoded_chunk(policy: Policy, beams: torch.Tensor) -> None:
     policy.model(input_ids=ids, use_cache=False, output_hidden_states=True, logits_to_keep=1)
 
 
-def ivg(policy: Policy, other: CausalLM, other_head: Path, head: Path) -> Iterator[Row]:
+def ivg(policy: LoadedLM, other: CausalLM, other_head: Path, head: Path) -> Iterator[Row]:
     policy.eos = -1  # no beam ends: the same work every chunk
-    engine = search_engine(policy, other, other_head, 16, 20)
-    read, drawn = [], []
-    score, append = engine._score, engine._append
+    read: list[int] = []
+    drawn: list[int] = []
 
-    def scored(rows: Any) -> None:
+    def scored(score: Any, chunk: Any, rows: Any) -> None:
         before = sum(one.tokens for one in rows)
-        score(rows)
+        score(chunk, rows)
         read.append(sum(one.tokens for one in rows) - before)
 
-    def appended(choice: Any) -> None:
+    def appended(append: Any, batch: Any, choice: Any) -> None:
         drawn.append(len(choice.token))
-        append(choice)
+        append(batch, choice)
 
-    engine._score, engine._append = scored, appended  # type: ignore[method-assign]
-    prompts = [("a", tokens(1, 64)[0])]
-    engine.run(prompts, 1)
+    with watched(ChunkedBatch, "_score", scored), watched(Batch, "_append", appended):
+        search_run(policy, other, other_head, 16, 20)([("a", tokens(1, 64)[0])])
     yield row("IVG scorer tokens per generated token, W = K = 4, L = 5", [sum(read) / sum(drawn)], "tokens", 1.1)
 
     beams = torch.tensor(tokens(16, 464))  # prompt 400 and half of 128 new tokens: what is held in the middle
-    engine = search_engine(policy, other, other_head, 16, 25)
     chunks: list[float] = []
-    compare, mark = engine._compare, [0.0]
+    theirs: list[float] = []
+    mark = [0.0]
 
-    def compared() -> None:
-        compare()
-        now = time.perf_counter()
-        chunks.append(now - mark[0])
+    def compared(compare: Any, chunk: Any, rows: Any) -> Any:
+        done = compare(chunk, rows)
+        chunks.append(time.perf_counter() - mark[0])
         if len(chunks) in (2, 3, 4):
             theirs.append(seconds(lambda: reencoded_chunk(policy, beams)))
         mark[0] = time.perf_counter()
+        return done
 
-    theirs: list[float] = []
-    engine._compare = compared  # type: ignore[method-assign]
+    run = search_run(policy, other, other_head, 16, 25)
     mark[0] = time.perf_counter()
-    engine.run([("a", tokens(1, 464)[0])], 1)
+    with watched(ChunkedBatch, "_compare", compared):
+        run([("a", tokens(1, 464)[0])])
     yield row(
         "decode-and-re-encode ÷ IVG chunk, prompt 400, token 64 of 128",
         ratios(theirs, chunks[1:4]),
@@ -294,8 +308,8 @@ def ivg(policy: Policy, other: CausalLM, other_head: Path, head: Path) -> Iterat
     many = [(str(index), ids) for index, ids in enumerate(tokens(8, 64))]
     speeds = []
     for _ in range(2):
-        engines = [ivg_engine(policy, other, head, rows, 20) for rows in (16, 128)]
-        alone, together = (seconds(lambda engine=engine: engine.run(many, 1)) for engine in engines)
+        runs = [ivg_run(policy, other, head, rows, 20) for rows in (16, 128)]
+        alone, together = (seconds(lambda run=run: run(many)) for run in runs)
         speeds.append(alone / together)
     yield row("IVG, 8 prompts of 64 tokens together ÷ one at a time, 20 new tokens", speeds, "×", 2.0, at_least=True)
 
@@ -309,20 +323,28 @@ def peak(folder: Path, head: Path) -> Iterator[Row]:
     yield row("peak memory ÷ (weights + caches), 128 rows", [found["peak"] / found["arithmetic"]], "×", 1.3)
 
 
+def resident(what: str) -> int:
+    """Bytes of this process that are in memory: now (`VmRSS`), or at most since `forget_peak` (`VmHWM`)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{what}:"))
+
+
+def forget_peak() -> None:
+    """Sets this process's peak to what it holds now. (`ru_maxrss` cannot be: it begins at the parent's peak.)"""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def measure_peak(folder: Path, head: Path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    forget_peak()
+    before = resident("VmRSS")
     policy = CausalLM(folder, "bfloat16").load("cpu")
-    sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=32)
-    lanes = Lanes(policy)
-    score = scorers.Explicit(head).open(lanes)
-    engine = ChunkEngine(policy, sampling, Terms(lanes), score, beams=4, successors=4, chunk=5, seed=0, rows=128)
-    engine.run([(str(index), ids) for index, ids in enumerate(tokens(8, PREFIX))], 1)
+    run = searched(Lanes(policy), ExplicitScorer(head), 128, 32)
+    run([(str(index), ids) for index, ids in enumerate(tokens(8, PREFIX))])
     config = policy.config
     weights = sum(p.numel() * p.element_size() for p in policy.model.parameters())
     per_slot = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 2
     arithmetic = weights + per_slot * 128 * (PREFIX + 32)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"peak": after - before, "arithmetic": arithmetic}))
+    print(json.dumps({"peak": resident("VmHWM") - before, "arithmetic": arithmetic}))
 
 
 def rows(only: list[str] | None = None) -> list[Row]:
@@ -339,7 +361,7 @@ def rows(only: list[str] | None = None) -> list[Row]:
             ScalarValue(one, beta=4.0, model=CausalLM(model, "bfloat16"))
             for one, model in ((other_head, twin), (top_head, top))
         )
-        parts: dict[str, Callable[[Policy], Iterator[Row]]] = {
+        parts: dict[str, Callable[[LoadedLM], Iterator[Row]]] = {
             "peak": lambda policy: peak(folder, head),
             "vas": lambda policy: vas(policy, head, separate, adapted),
             "ivg": lambda policy: ivg(policy, other, other_head, head),

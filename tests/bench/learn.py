@@ -17,8 +17,8 @@ import torch
 from smollm2 import model_folder  # beside this file
 
 from stages.engine.language_model import load_model
-from stages.learn.adapt import adapted
 from stages.learn.loop.trainer import fit
+from stages.learn.lora import adapted
 from stages.learn.policies.sft import _FineTuning
 from stages.learn.responses import Exchange, response_nats
 from stages.runtime import Runtime

@@ -19,6 +19,7 @@ from pipeline.store import Manifest, Store, write_manifest
 STAGES = """
 import dataclasses, typing
 
+
 @dataclasses.dataclass
 class Nothing:
     value: float = 0.0

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hydra import compose
 
+from conf.schemas.whole import WHOLE
 from pipeline.config import check
 from pipeline.errors import UsageError
 from pipeline.graph import Graph
@@ -41,7 +42,7 @@ def test_a_judge_is_priced_while_planning_and_a_second_one_keeps_its_own_keys() 
 def judging(*overrides: str) -> Any:
     """The one node of the stage `judge` in a run with these overrides."""
     config = compose("config", list(overrides))
-    check(config)
+    check(config, WHOLE)
     (node,) = [node for node in Graph([Point.of(config)]).nodes.values() if node.name == "judge"]
     return node
 
@@ -64,7 +65,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
     config = judging("judge=openai").config
     assert (config["order"], config["canary"]) == ("both", 20)
     assert config["judges"]["second"] is None
-    assert config["judges"]["main"]["_target_"] == "stages.judge.asking.api_judge.ApiJudge"
+    assert config["judges"]["main"]["_target_"] == "stages.judge.api_judge.ApiJudge"
     assert set(config) == {
         "_target_", "generations", "reference_generations", "prompts", "parts", "judges", "order", "canary", "expected",
         "runtime",
@@ -74,7 +75,7 @@ def test_one_judge_is_configured_as_it_was_before_there_could_be_two() -> None:
 @pytest.mark.parametrize("goal", ["compare", "judge"])
 def test_a_second_judge_without_a_first_is_refused_before_anything_runs(goal: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]))
+        check(compose("config", ["judge@second_judge=reward", f"goal=[{goal}]"]), WHOLE)
     assert str(refused.value) == (
         "second_judge: nobody would judge: choose a first judge, as judge=reward, or no second, judge@second_judge=none"
     )

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hydra import compose
 
-from pipeline.config import check, config_key
+from conf.schemas.whole import WHOLE
+from pipeline.config import check
 from pipeline.graph import Graph
+from pipeline.interpolation import config_key
 from pipeline.points import Point
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +31,7 @@ def choices() -> list[str]:
 @pytest.mark.parametrize("choice", choices())
 def test_every_file_of_conf_is_planned(choice: str, needed: dict[str, list[str]]) -> None:
     config = compose("config", [choice, *needed.get(choice, [])])
-    check(config)
+    check(config, WHOLE)
     graph = Graph([Point.of(config)])
     assert [graph.nodes[key].name for key in graph.goals] == ["compare"]
 
@@ -38,7 +40,7 @@ def test_every_file_of_conf_is_planned(choice: str, needed: dict[str, list[str]]
 def test_every_sweep_is_planned(sweep: str, points_of: Callable[..., list[Point]]) -> None:
     points = points_of(sweep)
     for point in points:
-        point.check()
+        point.check(WHOLE)
     graph = Graph(points)
     assert len(points) > 1
     assert len(graph.nodes) < graph.naive
@@ -126,3 +128,18 @@ def test_resources_said_at_a_slot_are_laid_over_what_fills_it() -> None:
     assert plain.keys() == given.keys()  # resources never count
     assert {name for name, key in points[1].stages.items() if given[key].resources.memory == 3} == set(slots())
     assert [node.resources.cores for node in plain.values()] == [given[key].resources.cores for key in plain]
+
+
+def test_every_training_has_as_many_processes_as_devices_whatever_else_it_asks_for() -> None:
+    own = ["method=eft", "tuned=best_rollouts", "goal=[sft,dpo,ppo,value,tuned,gold]"]
+    asked = ["trainer.devices=3", *(f"+stages.{stage}.resources={{cores: 2}}" for stage in ("value", "dpo"))]
+    one, three = (Graph([Point.of(compose("config", [*own, *more]))]) for more in ([], asked))
+    assert one.goals == three.goals  # the keys are the same
+    assert len(three.goals) == 6
+    for key in three.goals:
+        node = three.nodes[key]
+        assert (one.nodes[key].resources.processes, node.resources.processes) == (1, 3)
+        assert node.config["runtime"]["devices"] == 3
+        assert node.config_key("resources.processes") == "trainer.devices"
+        assert node.config_key("runtime.devices") == "trainer.devices"
+        assert node.resources.cores == (2 if node.name in ("value", "dpo") else None)

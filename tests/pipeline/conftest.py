@@ -1,60 +1,65 @@
-"""A copy of the toy project in a folder of its own, and `tilt` run in it as a user would."""
+"""Graphs of the toy project's stages, made and run in this process."""
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
-TOY = Path(__file__).parent / "toy"
+from pipeline.attempt import Attempts
+from pipeline.config import register_resolvers
+from pipeline.execute import Execution, Outcome
+from pipeline.executors import InProcess
+from pipeline.graph import Graph
+from pipeline.points import Point
+from pipeline.store import Store
+from pipeline.tracking import Tracking
+
+SAY = "toy_stages.Say"
 
 
-class Toy:
-    """The toy project at `path`; `tilt(...)` runs a command line and returns the completed process."""
+class Silent:
+    """A view that only remembers the names of what it was told: `[("done", "first"), …]`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.witness = path / "witness.txt"
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
 
-    def command(self, verb: str, *arguments: str) -> list[str]:
-        flags = ["--config-dir", str(self.path / "conf"), "--config-name", "toy"]
-        return [str(Path(sys.executable).with_name("tilt")), verb, *flags, f"witness={self.witness}", *arguments]
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda node, *more: self.told.append((name, node.name))
 
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"COLUMNS": "200"}
 
-    def tilt(self, verb: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            self.command(verb, *arguments),
-            cwd=self.path,
-            env=self.environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+class Small:
+    """Two stages in a chain and one apart; `graph(**changes)` plans them, `run(graph)` runs them in this process."""
 
-    def executed(self) -> list[str]:
-        """Words in the order in which stages were executed since the last call."""
-        words = self.witness.read_text().split() if self.witness.exists() else []
-        self.witness.unlink(missing_ok=True)
-        return words
+    def __init__(self, folder: Path) -> None:
+        self.store = Store(folder / "store")
+        self.view: Any = Silent()
+
+    def config(self, **changes: Any) -> DictConfig:
+        stages = {
+            "first": {"_target_": SAY, "word": "well"},
+            "second": {"_target_": SAY, "word": "${word}", "heard": "${stage:first}"},
+            "apart": {"_target_": SAY, "word": "alone"},
+        }
+        config = OmegaConf.create({"goal": ["second", "apart"], "word": "hi", "stages": stages})
+        merged = OmegaConf.merge(config, changes)
+        assert isinstance(merged, DictConfig)
+        return merged
+
+    def graph(self, **changes: Any) -> Graph:
+        return Graph([Point.of(self.config(**changes), "one")])
+
+    def run(self, graph: Graph, retries: int = 0) -> Outcome:
+        executor = InProcess(cores=2, memory=8.0)
+        return Execution(graph, self.store, executor, self.view, Tracking(), retries).run()
+
+    def attempts(self, graph: Graph) -> Attempts:
+        return Attempts(graph, self.store, Tracking(project="toy"))
 
 
 @pytest.fixture
-def toy(tmp_path: Path) -> Toy:
-    shutil.copytree(TOY, tmp_path / "toy", ignore=shutil.ignore_patterns("__pycache__"))
-    return Toy(tmp_path / "toy")
-
-
-@pytest.fixture
-def edit() -> Callable[[Path, str, str], None]:
-    def edit(path: Path, old: str, new: str) -> None:
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    return edit
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
+    register_resolvers()
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "toy"))
+    return Small(tmp_path)

@@ -1,5 +1,6 @@
 """A comparison knows all its points, and what sets them apart."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def composing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         yield
 
 
-def compared(method: str, *overrides: dict[str, object]) -> list[dict]:
+def compared(method: str, *overrides: Mapping[str, object]) -> list[dict]:
     """The comparison's entries of points that share one composition."""
     shared = Composition(compose("config", [f"method={method}"]))
     written = [{"method": method} | {key: str(value) for key, value in one.items()} for one in overrides]

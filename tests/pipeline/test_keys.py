@@ -1,12 +1,13 @@
 """Keys: equal configurations share one, different ones never do."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.keys import canonical, digest, file_digest, preimage
+from pipeline.keys import canonical, changed_files, digest, file_digest, file_stamp, preimage
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -61,3 +62,32 @@ def test_files_count_by_content_and_folders_by_names_too(tmp_path: Path) -> None
     assert file_digest(tmp_path / "a") != file_digest(tmp_path / "b")
     # sha256 of the one byte "1"
     assert file_digest(tmp_path / "a/x") == "6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b"
+
+
+def seen(path: Path) -> dict[str, tuple[str, str]]:
+    return {str(path): (file_stamp(path), file_digest(path))}
+
+
+def test_a_touched_file_is_not_an_edited_one(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("first\n")
+    before = seen(path)
+    os.utime(path, (1, 1))
+    assert changed_files(before) == []
+    path.write_text("other\n")  # the same size
+    assert changed_files(before) == [str(path)]
+    path.unlink()
+    assert changed_files(before) == [str(path)]
+
+
+def test_a_folder_is_edited_where_a_file_below_it_is_edited_added_or_renamed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights").write_text("1")
+    before = seen(tmp_path / "model")
+    assert changed_files(before) == []
+    (tmp_path / "model/notes").write_text("")
+    assert changed_files(before) == [str(tmp_path / "model")]
+    (tmp_path / "model/notes").unlink()
+    assert changed_files(before) == []
+    (tmp_path / "model/weights").rename(tmp_path / "model/weight")
+    assert changed_files(before) == [str(tmp_path / "model")]

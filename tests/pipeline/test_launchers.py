@@ -1,8 +1,4 @@
-"""Sweepers and launchers that are not ours, and DDP inside a stage."""
-
-import json
-import os
-from pathlib import Path
+"""Sweepers and launchers that are not ours."""
 
 import pytest
 import yaml
@@ -87,69 +83,3 @@ def test_an_objective_that_no_stage_reports_is_one_line(toy) -> None:
     outcome = toy.tilt("run", "objective=second.leters")
     assert outcome.returncode == 2
     assert outcome.stderr == "tilt: objective: second reports no 'leters'; did you mean 'letters'?\n"
-
-
-RANKS = '''
-import dataclasses, os, pathlib
-import torch
-from pytorch_lightning import LightningModule, Trainer
-from torch.utils.data import DataLoader
-
-class Line(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(1, 1)
-    def training_step(self, batch, _):
-        return self.layer(batch).square().mean()
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-@dataclasses.dataclass
-class Train:
-    """A training in two ranks; `dies` ends the second one in the middle."""
-    folder: str
-    dies: bool = False
-    def run(self, out):
-        with open(pathlib.Path(self.folder) / "witness.txt", "a") as stream:
-            stream.write(f"rank{os.environ.get('LOCAL_RANK', 0)}\\n")
-        trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_steps=3, logger=False,
-                          enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        trainer.fit(Line(), DataLoader(torch.ones(12, 1), batch_size=2))
-        if self.dies and trainer.global_rank == 1:
-            os._exit(9)
-        trainer.strategy.barrier()
-        (out / f"weights{trainer.global_rank}.txt").write_text(f"{trainer.world_size}")
-'''
-
-
-@pytest.fixture
-def training(toy) -> list[str]:
-    (toy.path / "ranks.py").write_text(RANKS)
-    train = f"+stages.train={{_target_: ranks.Train, folder: {toy.path}, resources: {{processes: 2}}}}"
-    return ["-m", "goal=[train,apart]", train, "voice.word=hello,goodbye"]
-
-
-def test_lightnings_ddp_starts_a_second_rank_and_never_the_sweep_again(toy, training: list[str]) -> None:
-    outcome = toy.tilt("run", *training)
-    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert sorted(toy.executed()) == ["alone", "rank0", "rank1"]
-    manifests = [json.loads(path.read_text()) for path in (toy.path / "store/objects").glob("*/*/manifest.json")]
-    (trained,) = [manifest for manifest in manifests if manifest["stage"] == "train"]
-    assert list(trained["files"]) == ["weights0.txt"]  # rank 0 alone publishes
-    assert Path(toy.path / "store/objects" / trained["key"][:2] / trained["key"]).is_dir()
-
-
-def test_a_rank_that_dies_fails_the_stage_and_leaves_no_process_behind(toy, training: list[str]) -> None:
-    outcome = toy.tilt("run", *training, "+stages.train.dies=true", "executor.retries=0")
-    assert outcome.returncode == 1, outcome.stdout + outcome.stderr
-    assert "alone" in toy.executed()
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and str(toy.path) in command_line(pid)]
-    objects = (toy.path / "store/objects").glob("*/*/manifest.json")
-    assert [json.loads(path.read_text())["stage"] for path in objects] == ["apart"]
-
-
-def command_line(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""

@@ -1,12 +1,11 @@
-"""`tilt plan` on the project's own configuration: what merging a sweep saves, and what it would cost."""
+"""What would run and why; and what merging a sweep saves, on the project's own configuration."""
 
 import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 TILT = str(Path(sys.executable).with_name("tilt"))
 
@@ -36,38 +35,20 @@ def test_eight_points_share_all_that_their_values_do_not_reach(tmp_path: Path) -
     assert told["unique"] == sum(counted.values()) == len(told["stages"])
 
 
-def test_a_stage_is_named_by_what_its_points_have_in_common(toy) -> None:
-    out = toy.tilt("plan", "-m", "voice.word=a,b", "first.word=x,y").stdout
-    named = [line[2:].rpartition("?")[0].strip() for line in out.splitlines()[:7]]
-    assert sorted(named) == [
-        "compare",
-        "first (word=x)",
-        "first (word=y)",
-        "second (word=a word=x)",
-        "second (word=a word=y)",
-        "second (word=b word=x)",
-        "second (word=b word=y)",
-    ]
+def test_plan_names_the_field_the_input_and_the_function(toy, edit: Callable[[Path, str, str], None]) -> None:
+    assert toy.states()["first"] == ("run", "never ran")
+    toy.tilt("run")
+    assert {state for state, _ in toy.states().values()} == {"reuse"}
+    changed = toy.states("first.word=oh")
+    assert changed["first"] == ("stale", "word: well → oh")
+    assert changed["second"] == ("stale", "input first changed")
+    edit(toy.path / "toy_helper.py", "return word", "# louder\n    return word")
+    assert {state for state, _ in toy.states().values()} == {"reuse"}  # a comment is not code
+    edit(toy.path / "toy_helper.py", "word.upper()", "word.upper() + '!'")
+    assert toy.states()["first"] == ("stale", "code: toy_helper.shout")
 
 
-@pytest.mark.parametrize(
-    ("model", "dollars"),
-    [("gpt-4.1-2025-04-14", True), ("a-model-that-nobody-priced", False)],
-)
-def test_paid_answers_are_counted_and_priced_where_the_price_is_known(
-    tmp_path: Path, model: str, dollars: bool
-) -> None:
-    told = planned(tmp_path, "goal=[judge]", "judge=openai", f"judge.model={model}")
-    (judge,) = [stage for stage in told["stages"] if stage["stage"] == "judge"]
-    if dollars:
-        assert judge["dollars"] > 0
-        assert told["dollars"] == judge["dollars"]
-    else:
-        assert judge["dollars"] is None
-
-
-def test_the_toys_estimate_adds_up(toy) -> None:
-    out = toy.tilt("plan", "goal=[paid]").stdout
-    assert "paid answers: 200 calls, about $2.00" in out  # 200 questions at 0.01
-    assert "stages without a price: 1" in toy.tilt("plan", "goal=[paid]", "stages.paid.price=null").stdout
-    assert "paid answers" not in toy.tilt("plan").stdout
+def test_a_changed_default_of_a_file_is_named_by_its_field(toy, edit: Callable[[Path, str, str], None]) -> None:
+    toy.tilt("run")
+    edit(toy.path / "conf/toy.yaml", "first: {word: well, how: well}", "first: {word: oh, how: well}")
+    assert toy.states()["first"] == ("stale", "word: well → oh")

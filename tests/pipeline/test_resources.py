@@ -1,57 +1,10 @@
 """What stages ask of the machine: retries, time, memory, cores, processes; and the checkpoints that survive a death."""
 
 import os
-import time
-from pathlib import Path
 
 import pytest
 
 from pipeline.resources import Resources
-
-
-def said(toy) -> list[str]:
-    found = [path.read_text().split() for path in (toy.path / "store/objects").glob("*/*/payload/said.txt")]
-    return [word for words in sorted(found) for word in words]
-
-
-def test_a_dropped_connection_is_tried_again_and_an_error_of_the_stages_own_is_not(toy) -> None:
-    outcome = toy.tilt("run", "goal=[passing]")
-    assert outcome.returncode == 0, outcome.stdout
-    assert "ConnectionError: the line dropped; trying again in 1 s" in outcome.stdout
-    assert said(toy) == ["2"]
-    toy.executed()
-    own = toy.tilt("run", "goal=[passing]", "+stages.passing.error=own")
-    assert own.returncode == 1
-    assert toy.executed() == ["try"]
-
-
-def test_the_number_of_further_attempts_is_the_stages_or_else_the_executors(toy) -> None:
-    given = ["goal=[passing]", "+stages.passing.failures=2"]
-    assert toy.tilt("run", *given).returncode == 1  # executor.retries is 1: two attempts, both of them fail
-    assert toy.executed() == ["try", "try"]
-    assert toy.tilt("run", *given, "executor.retries=0").returncode == 1
-    assert toy.executed() == ["try"]
-    assert toy.tilt("run", *given, "executor.retries=0", "+stages.passing.resources.retries=2").returncode == 0
-
-
-def test_a_stage_past_its_time_is_ended_with_all_that_it_started(toy) -> None:
-    limits = ["+stages.left.resources.timeout=2", "stages.left.seconds=60", "+stages.left.children=1"]
-    began = time.monotonic()
-    outcome = toy.tilt("run", "goal=[left,apart]", *[f"+{o.lstrip('+')}" for o in limits])
-    assert time.monotonic() - began < 40
-    assert outcome.returncode == 1
-    assert "stages.left.resources.timeout: ran longer than the 2 s it is given" in outcome.stdout
-    words = toy.executed()
-    assert "alone" in words
-    (child,) = [int(word) for word in words if word.isdigit()]
-    assert not alive(child)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except OSError:
-        return False
 
 
 def spans(toy) -> dict[str, tuple[float, float, int]]:
@@ -130,16 +83,6 @@ def test_what_is_forced_starts_from_nothing(toy) -> None:
     assert toy.executed() == ["0", "1"]
     assert toy.tilt("run", *killed, "executor.retries=0").returncode == 0
     assert toy.executed() == ["2", "3"]
-
-
-@pytest.mark.parametrize(("packages", "imports"), [("toy_stages", 1), ("", 2), ("elsewhere", 2)])
-def test_a_preloaded_package_is_imported_once_for_all_workers(toy, packages: str, imports: int) -> None:
-    helper = toy.path / "toy_helper.py"
-    counted = "with open(__file__ + '.imports', 'a') as imports:\n    imports.write('.')\n"
-    helper.write_text(helper.read_text() + counted)
-    outcome = toy.tilt("run", "goal=[left,right]", f"executor.preload=[{packages}]")
-    assert outcome.returncode == 0, outcome.stdout
-    assert len(Path(f"{helper}.imports").read_text()) == imports
 
 
 def test_processes_of_a_stage_share_its_cores_and_it_runs_as_a_module(toy) -> None:

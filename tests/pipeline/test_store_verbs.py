@@ -1,14 +1,11 @@
 """Verbs about the store, as a user runs them."""
 
 import json
+import os
 import time
 from pathlib import Path
 
 import pytest
-
-from pipeline import upkeep
-from pipeline.cli import CommandLine
-from pipeline.errors import UsageError
 
 
 def payload(toy, word: str) -> Path:
@@ -93,51 +90,36 @@ def test_a_store_that_is_none_is_named(toy, verb: str) -> None:
     assert outcome.stderr == "tilt: store: null is not a folder\n"
 
 
-def test_gc_never_touches_what_is_being_worked_on(toy) -> None:
-    from pipeline.store import Store
-
-    toy.tilt("run")
-    store = Store(toy.path / "store")
-    key = next((toy.path / "store/objects").glob("*/*")).name
-    with store.lease(key):
-        objects, _ = upkeep.collect(store, 0.0, dry_run=False)
-    assert key not in objects
-    assert store.find(key)
-
-
 def test_logs_show_what_a_stage_printed_even_when_it_failed(toy) -> None:
     toy.tilt("run", "voice.how=badly")
     assert "the voice broke" in toy.tilt("logs", "second", "voice.how=badly").stdout
 
 
-def test_graph_prints_edges(toy) -> None:
-    drawn = toy.tilt("graph", "--mermaid").stdout
-    assert drawn.startswith("graph LR\n")
-    assert drawn.count("-->") == 2
-    assert "second ← first" in toy.tilt("graph").stdout
+def test_an_object_that_lost_a_file_is_never_used(toy) -> None:
+    toy.tilt("run")
+    toy.executed()
+    said = next(
+        path for path in (toy.path / "store/objects").glob("*/*/payload/said.txt") if "HELLO" in path.read_text()
+    )
+    os.chmod(said.parent, 0o755)
+    said.unlink()
+    assert toy.states()["second"] == ("stale", "its object is damaged")
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]
 
 
-@pytest.mark.parametrize(("age", "expected"), [("30d", 2592000), ("12h", 43200), ("0s", 0), ("1.5m", 90)])
-def test_ages(age: str, expected: float) -> None:
-    assert upkeep.seconds(age) == expected
-
-
-@pytest.mark.parametrize("age", ["", "30", "d", "-1d", "30y"])
-def test_what_is_no_age_is_refused(age: str) -> None:
-    with pytest.raises(UsageError, match="is not an age"):
-        upkeep.seconds(age)
-
-
-def test_flags_overrides_and_words_stand_in_any_order() -> None:
-    line = CommandLine.parsed(["a=1", "--keep-runs", "3d", "sft", "-m", "~b", "-cn", "toy", "--dry-run", "+c=x y"])
-    assert line.hydra == ["-m", "-cn", "toy", "a=1", "~b", "+c=x y"]
-    assert (line.words, line.own, line.values) == (["sft"], {"--dry-run"}, {"--keep-runs": "3d"})
-
-
-def test_nothing_of_the_environment_is_in_a_manifest(toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "planted-secret")
-    monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
-    assert toy.tilt("run").returncode == 0
-    for path in [*(toy.path / "store").rglob("*"), *(toy.path / "runs").rglob("*")]:
-        if path.is_file():
-            assert b"planted-secret" not in path.read_bytes()
+def test_a_flipped_byte_is_found_and_its_object_not_used_again(toy) -> None:
+    toy.tilt("run")
+    toy.executed()
+    said = next(
+        path for path in (toy.path / "store/objects").glob("*/*/payload/said.txt") if "HELLO" in path.read_text()
+    )
+    os.chmod(said, 0o644)
+    said.write_text(said.read_text().replace("HELLO", "HELLP"))
+    assert toy.tilt("verify", "--quick").returncode == 0  # the size is what it was
+    found = toy.tilt("verify")
+    assert found.returncode == 1
+    assert "said.txt has other bytes than were published; moved to" in found.stdout
+    assert toy.states()["second"][0] != "reuse"
+    toy.tilt("run")
+    assert toy.executed() == ["hello"]

@@ -1,6 +1,5 @@
 """A loaded tiny policy, prompts of different lengths, and value heads on its trunk."""
 
-import copy
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +10,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from stages.decode.guides import TokenGuide
-from stages.engine.engine import Engine, Response
-from stages.engine.language_model import load_model
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
-from stages.learn.adapt import adapted
+from stages.decode.parts import TokenGuide
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.terms import Terms
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.vocab_head import VocabHead
 
@@ -31,12 +31,12 @@ TEXTS = [
 
 
 @pytest.fixture(scope="session")
-def policy(tiny_model: Path) -> Policy:
+def policy(tiny_model: Path) -> LoadedLM:
     return CausalLM(tiny_model).load("cpu")
 
 
 @pytest.fixture(scope="session")
-def prompts(policy: Policy) -> list[tuple[str, list[int]]]:
+def prompts(policy: LoadedLM) -> list[tuple[str, list[int]]]:
     """(id, token ids) of five prompts of 1 to 12 tokens or so."""
     return [(f"p{i}", list(policy.tokenizer(text)["input_ids"])) for i, text in enumerate(TEXTS)]
 
@@ -57,7 +57,7 @@ def make_head(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Mak
         shift: float = 0.0,
         trunk: str | None = None,
         size: int = 32,
-        **trained: str,
+        **trained: Any,
     ) -> Path:
         head = ValueHead(size=size, rewards=rewards, layer=layer, trunk=trunk or fingerprint(tiny_model), **trained)
         generator = torch.Generator().manual_seed(3)
@@ -95,35 +95,7 @@ def strange_model(make_tiny_model, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def tuned_above() -> Callable[..., Any]:
-    """`tuned_above(model, fork, layer)`: a copy of a causal LM with merged LoRA on layers fork … layer − 1, as stage
-    `value` makes it."""
-
-    def make(model: Any, fork: int, layer: int) -> Any:
-        model = copy.deepcopy(model)
-        adapters = adapted(model.base_model, rank=4, alpha=16, top_layers=layer - fork, layers=layer)
-        generator = torch.Generator().manual_seed(5)
-        with torch.no_grad():
-            for name, parameter in adapters.named_parameters():
-                if "lora_B" in name:
-                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-        adapters.merge_and_unload()
-        return model.eval().requires_grad_(False)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tuned_top(tiny_model: Path, tuned_above: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The policy with layer 1 of 3 tuned; layers 0 and 2 are its own."""
-    folder = tmp_path_factory.mktemp("tuned_top")
-    tuned_above(load_model(tiny_model, dtype="float32", device="cpu"), 1, 2).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def vocab_head(tiny_model: Path, policy: Policy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vocab_head(tiny_model: Path, policy: LoadedLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A vocabulary-wide head on layer 2 of the policy's trunk, Q about ±2."""
     head = VocabHead(size=32, vocabulary=policy.vocabulary, reward="proxy", layer=2, trunk=fingerprint(tiny_model))
     with torch.no_grad():
@@ -137,7 +109,7 @@ Run = Callable[..., list[Response]]
 
 
 @pytest.fixture
-def decode(policy: Policy, prompts: list[tuple[str, list[int]]]) -> Run:
+def decode(policy: LoadedLM, prompts: list[tuple[str, list[int]]]) -> Run:
     """`decode(guide=None, samples=2, rows=4, seed=0, **sampling)` → responses."""
 
     def run(
@@ -149,14 +121,15 @@ def decode(policy: Policy, prompts: list[tuple[str, list[int]]]) -> Run:
         **settings: Any,
     ) -> list[Response]:
         sampling = Sampling(**{"max_new_tokens": 6, **settings})
-        terms = Terms() if guide is None else guide.open(policy, sampling)
-        return Engine(policy, sampling, terms, seed=seed, rows=rows).run(only or prompts, samples)
+        lanes = Lanes(policy)
+        terms = Terms() if guide is None else guide.open(lanes, sampling)
+        return Engine(lanes, Draw(sampling, seed, rows), terms).run(only or prompts, samples)
 
     return run
 
 
 def fresh_step(
-    policy: Policy, head: ValueHead | None, prefix: list[int], guide: Any, sampling: Sampling
+    policy: LoadedLM, head: ValueHead | None, prefix: list[int], guide: Any, sampling: Sampling
 ) -> tuple[np.ndarray, np.ndarray]:
     """(π₀, π) over the whole vocabulary after a prefix, from fresh forwards and plain numpy."""
     logits = policy.model(input_ids=torch.tensor([prefix]), use_cache=False).logits[0, -1].double().numpy()
@@ -209,7 +182,7 @@ def family(
     shared: int = 2,
     window: int = 4,
     vocabulary: int | None = None,
-) -> Policy:
+) -> LoadedLM:
     """A tiny random model of a transformers family with the tokenizer of `folder`: "<family>" or "<family> eager".
 
     `shared` query heads have one key head (where the family can), every second layer's window holds `window` tokens.
@@ -248,18 +221,18 @@ def family(
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4.0)
-    return Policy(folder, model.eval().requires_grad_(False), tokenizer, "policy.folder")
+    return LoadedLM(folder, model.eval().requires_grad_(False), tokenizer, "policy.folder")
 
 
 NAMES = [*(name for name in FAMILIES if name != "gemma2"), "gemma2 eager", "llama eager", "qwen3 eager"]
 
 
 @pytest.fixture(scope="session", params=NAMES)
-def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> Policy:
+def any_policy(request: pytest.FixtureRequest, tiny_model: Path) -> LoadedLM:
     return family(request.param, tiny_model)
 
 
 @pytest.fixture(scope="session")
-def make_family(tiny_model: Path) -> Callable[..., Policy]:
+def make_family(tiny_model: Path) -> Callable[..., LoadedLM]:
     """`make_family(name, seed=0, layers=3, heads=4, shared=2, window=4, vocabulary=None)` → a policy."""
     return functools.partial(family, folder=tiny_model)

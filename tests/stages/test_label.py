@@ -127,3 +127,28 @@ def test_shards_merge_into_the_same_bytes(tmp_path: Path) -> None:
     stage.merge([tmp_path / "0", tmp_path / "1"], tmp_path / "merged")
     assert (tmp_path / "whole/labels.parquet").read_bytes() == (tmp_path / "merged/labels.parquet").read_bytes()
     assert told == alone
+
+
+def test_an_empty_shard_is_an_empty_part(tmp_path: Path) -> None:
+    """As `sample` and `decode` allow: more shards than rollouts."""
+    folder = payload(tmp_path, ["good", "bad"])
+    stage = Label(folder, folder, {"length": Length()})
+    for name in ("whole", "merged", "0", "1", "2"):
+        (tmp_path / name).mkdir()
+    stage.run(tmp_path / "whole")
+    for index in range(3):
+        stage.run_shard(tmp_path / str(index), index, 3)
+    parts = [tmp_path / str(index) for index in range(3)]
+    assert [len(records.read(part / "labels.parquet", Labelled)) for part in parts] == [0, 1, 1]
+    stage.merge(parts, tmp_path / "merged")
+    assert (tmp_path / "whole/labels.parquet").read_bytes() == (tmp_path / "merged/labels.parquet").read_bytes()
+
+
+def test_an_empty_whole_is_refused_by_every_way_to_run_it(tmp_path: Path) -> None:
+    folder = payload(tmp_path, [])
+    stage = Label(folder, folder, {"length": Length()})
+    (out := tmp_path / "out").mkdir()
+    for run in (lambda: stage.run(out), lambda: stage.run_shard(out, 0, 2)):
+        with pytest.raises(BadInput, match=r"^rollouts: there are no rollouts to label"):
+            run()
+    assert list(out.iterdir()) == []

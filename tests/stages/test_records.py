@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages import records
-from stages.records import Example, Generation, Labelled, Prompt, Rollout, Score
+from stages.records import Example, Generation, Labelled, Prompt, Rollout, Score, Verdict
 
 
 def rollout(**changes: object) -> Rollout:
@@ -73,3 +73,19 @@ def test_another_kind_of_record_is_refused(tmp_path: Path) -> None:
     records.write(tmp_path / "x.parquet", Rollout, [rollout()])
     with pytest.raises(ValueError, match="holds no Prompt records: column 'id' is missing"):
         records.read(tmp_path / "x.parquet", Prompt)
+
+
+def test_a_verdict_keeps_what_there_is_not(tmp_path: Path) -> None:
+    """A failed verdict has no preference and one of an unknown price no cost: null, and not nan."""
+    given = dict(
+        prompt_id="a", part="test", sample=0, judge="j", candidate="vas", reference="base", canary=False,
+        order="either", problem="", candidate_chars=1, reference_chars=2, answer="", asked=1, model="",
+        prompt_tokens=0, completion_tokens=0, request="",
+    )  # fmt: skip
+    written = [
+        Verdict(**given, preference=1.5, outcome="identical", cost=0.25),  # type: ignore[arg-type]
+        Verdict(**given, preference=None, outcome="refusal", cost=None),  # type: ignore[arg-type]
+    ]
+    records.write(tmp_path / "verdicts.parquet", Verdict, written)
+    assert records.read(tmp_path / "verdicts.parquet", Verdict) == written
+    assert pq.read_table(tmp_path / "verdicts.parquet")["preference"].to_pylist() == [1.5, None]

@@ -2,13 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from stages.decode.scorers import Explicit
-from stages.decode.scorers import Reward as RewardScorer
-from stages.decode.search import BestOf, ChunkSearch
+from stages.decode.best_of import BestOf
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.decode.scorers.reward import RewardScorer
 from stages.errors import BadInput
 from stages.records import Prompt
 from stages.reward import NotFiniteScore, Reward, judged_text, read_uncounted, scored, spent, write_uncounted
@@ -19,7 +21,7 @@ class Length:
         return np.array([len(judged_text(p, r)) for p, r in zip(prompts, responses, strict=True)], dtype=np.float64)
 
 
-def prompt(**fields: str) -> Prompt:
+def prompt(**fields: Any) -> Prompt:
     return Prompt(id="a", part="test", **fields)
 
 
@@ -44,10 +46,10 @@ def test_any_class_with_score_is_a_reward():
 class Fixed:
     """Answers the same, whatever it is asked."""
 
-    def __init__(self, answer: object) -> None:
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def score(self, prompts, responses):
+    def score(self, prompts, responses) -> Any:
         if isinstance(self.answer, BadInput):
             raise self.answer
         return self.answer
@@ -127,7 +129,7 @@ def test_a_reward_says_what_scoring_takes_or_counts_as_free():
     assert (tokens.dtype, tokens.tolist()) == (np.int64, [6, 6, 10, 8])
     assert (flops.dtype, flops.tolist()) == (np.float64, [30, 30, 50, 40])
     free = Fixed(0)
-    free.cost = 0.1  # a setting of somebody's own
+    vars(free)["cost"] = 0.1  # a setting of somebody's own
     assert [part.tolist() for part in spent(free, ASKED, TEXTS, "reward")] == [[0] * 4, [0] * 4]
 
 
@@ -145,7 +147,7 @@ def test_a_cost_of_another_shape_is_refused(cost: tuple):
         (BestOf(4, Costly(0)), []),
         (ChunkSearch(scorer=RewardScorer(Fixed(0))), ["Fixed"]),
         (ChunkSearch(scorer=RewardScorer(Costly(0))), []),
-        (ChunkSearch(scorer=Explicit(Path("value"))), []),
+        (ChunkSearch(scorer=ExplicitScorer(Path("value"))), []),
     ],
 )
 def test_what_a_search_leaves_uncounted_is_written_beside_its_responses(tmp_path: Path, search, names: list[str]):

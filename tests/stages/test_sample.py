@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages.decode.decode import Decode
-from stages.engine.policy import CausalLM
+from stages.engine.causal_lm import CausalLM
 from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, Rollout, read, write

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stages.decode.best_of import BestOf
+from stages.decode.chunk_search import ChunkSearch
 from stages.decode.decode import Decode
-from stages.decode.guides import Implicit, ScalarValue
-from stages.decode.scorers import Explicit
-from stages.decode.search import BestOf, ChunkSearch
-from stages.engine.policy import CausalLM
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.engine.causal_lm import CausalLM
 from stages.engine.sampling import Sampling
 from stages.label import Label
 from stages.learn.policies.best_rollouts import BestRollouts
@@ -45,7 +47,7 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     records = [Prompt(id=f"p{i}", part="train", text=text) for i, text in enumerate(texts)]
     write(folder["prompts"] / "prompts.parquet", Prompt, records)
     small: dict[str, Any] = {"dtype": "float32", "epochs": 1.0, "batch_size": 4}
-    data: dict[str, Any] = {"labels": folder["labels"], "prompts": folder["prompts"], "policy": tiny_model}
+    data: dict[str, Any] = {"labels": folder["labels"], "prompts": folder["prompts"], "base": tiny_model}
     stages = {
         "rollouts": Sample(folder["prompts"], ["train"], CausalLM(tiny_model), SAMPLING, samples=4),
         "labels": Label(folder["rollouts"], folder["prompts"], {"proxy": Letters()}),
@@ -76,8 +78,8 @@ def test_a_method_costs_what_its_own_models_did(trained: Any, tiny_model: Path, 
     assert (vas.model, vas.train_flops) == ("Value model", told["value"]["train_flops"])
     (dpo,) = costs(trained, tiny_model, tmp_path, policy=CausalLM(folder["dpo"]))
     assert (dpo.model, dpo.train_tokens) == ("DPO policy", told["dpo"]["train_tokens"])
-    search = ChunkSearch(2, 2, 2, Explicit(value))
-    ivg = costs(trained, tiny_model, tmp_path, guide=Implicit(tuned), search=search)
+    search = ChunkSearch(2, 2, 2, ExplicitScorer(value))
+    ivg = costs(trained, tiny_model, tmp_path, guide=ImplicitValue(tuned), search=search)
     assert {cost.model for cost in ivg} == {"Value model", "Fine-tuned policy"}
     assert [c for c in ivg if not (c.train_flops > 0 and c.train_tokens > 0)] == []
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from stages import records
-from stages.judge.verdicts.verdicts import Verdict
-from stages.records import Score
+from stages.records import Score, Verdict
 from stages.reward import write_uncounted
 from stages.training_cost import TrainingCost, write_costs
 

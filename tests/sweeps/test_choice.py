@@ -9,7 +9,8 @@ import pytest
 
 from stages.errors import BadInput
 from sweeps.choice import choose, differences, named, reference_point, verdict
-from sweeps.points import Point, load_points
+from sweeps.load import load_points
+from sweeps.points import Point
 
 DRAWS: dict[str, Any] = {"draws": 1000, "seed": 0}
 

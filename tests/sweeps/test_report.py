@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 
 from sweeps.compare import Compare
-from sweeps.stage_graph import _layers, draw
 
 
 def without_plotly(page: str) -> str:
@@ -53,29 +52,6 @@ def test_generated_text_cannot_become_markup(synthetic: ModuleType, tmp_path: Pa
     assert "<i>" not in own
     assert own.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5 * 7
     assert own.count("{{verdict}}") == 2 * 5 * 7  # shown and in the data, not filled in
-
-
-def test_the_graph_shows_every_stage_with_its_time(synthetic: ModuleType, study: Path) -> None:
-    svg = draw(synthetic.lineage())
-    assert svg in (study / "report.html").read_text()
-    assert svg.count("<rect") == len(synthetic.lineage()) + 1
-    assert svg.count('class="reused"') == 8
-    assert "1:47 min" in svg
-    assert "vas beta=4.0 k=20" in svg
-
-
-def test_a_stage_lies_left_of_all_that_need_it(synthetic: ModuleType) -> None:
-    inputs = {node["key"]: node["inputs"] for node in synthetic.lineage()}
-    layer = _layers(inputs)
-    assert all(layer[upstream] < layer[key] for key, upstreams in inputs.items() for upstream in upstreams)
-
-
-def test_boxes_never_overlap_in_a_large_graph() -> None:
-    nodes = [{"stage": f"s{i}", "key": f"k{i}", "inputs": [], "seconds": 1.0, "reused": False} for i in range(40)]
-    for i, node in enumerate(nodes):
-        node["inputs"] = [f"k{j}" for j in range(i) if (i * 7 + j * 3) % 11 == 0]
-    places = re.findall(r"translate\(([\d.]+) ([\d.]+)\)", draw(nodes))
-    assert len(places) == len(set(places)) == 41
 
 
 def test_without_lineage_the_page_says_so(synthetic: ModuleType, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a judge's raw answer says: a preference, or a typed outcome. Pure parsing; nothing here is ever asked again."""
+"""Reads the raw answer of a judge: it holds a preference, or it is one of the failures. Nothing here asks anybody."""
 
 import json
 import re
@@ -7,28 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.errors import BadInput
-from stages.judge.asking.prompts import labels
+from stages.judge.asking.template import labels
 from stages.judge.verdicts import preference
+from stages.judge.verdicts.outcomes import VERDICT
 from stages.judge.verdicts.preference import NoVerdict
 
-VERDICT = "verdict"
-IDENTICAL = "identical"
-"""Both responses are the same: 1.5 by definition, nobody was asked."""
-ASK_AGAIN = (
-    "refusal",
-    "filtered",
-    "empty",
-    "unreadable",
-    "truncated",
-    "missing_logprobs",
-    "no_preference",
-    "wrong_model",
-)
-"""Outcomes of an answer that came and was paid for, but holds no verdict: asked again, then counted as failures."""
-FAILURES = (*ASK_AGAIN, "bad_request", "unreachable", "too_long")
-"""`bad_request`: the server refuses this item; `unreachable`: retries are used up; `too_long`: never sent."""
 PATTERN = r"\[\[(A|B|tie)\]\]"
-"""Searched for in the last line that is not blank, so that a verdict quoted from an answer does not count."""
+"""Searched for in the last line that is not blank only, so that a verdict quoted from a response does not count."""
 SCHEMA = {
     "type": "object",
     "properties": {"rationale": {"type": "string"}, "verdict": {"type": "string", "enum": ["A", "B", "tie"]}},
@@ -42,18 +27,26 @@ _SORRY = re.compile(
 
 @dataclass(frozen=True)
 class Answer:
+    """What the judge's answer to one question says."""
+
     outcome: str
+    """One of `stages.judge.verdicts.outcomes`."""
     preference: float | None = None
     """1…2, 2 = the candidate is preferred; None without a verdict."""
     text: str = ""
     """What the judge wrote."""
     problem: str = ""
+    """One line about a failure."""
 
 
 def read_answer(
     response: Mapping[str, Any], mode: str, *, candidate_first: bool, model: str, pattern: str = PATTERN
 ) -> Answer:
-    """Reads a raw chat completion. `model`: the name the server has to answer with; another's answer is no verdict."""
+    """Reads a raw chat completion. `model`: the name that the server has to give; another model's answer is no verdict.
+
+    `mode`: `logprob`, `structured` or `text`. `candidate_first`: whether the candidate was shown first. `pattern`: for
+    `text`, see `PATTERN`.
+    """
     returned = response.get("model")
     if returned != model:
         return Answer("wrong_model", problem=f"answered by {returned!r} instead of {model!r}")

@@ -1,4 +1,4 @@
-"""A model behind an OpenAI-compatible address, as a judge asks it: its fields, and the body of a request."""
+"""A model that judges, behind an OpenAI-compatible address: how it is configured, and the request made of that."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from stages.errors import BadInput
 from stages.fields import check_types
 from stages.judge.asking import answers
 from stages.judge.asking.answers import checked_pattern
-from stages.judge.asking.prompts import load_template
+from stages.judge.asking.template import load_template
 from stages.servers.prices import price_of
 from stages.servers.request import checked_endpoint
 from stages.servers.traffic import Traffic
@@ -23,9 +23,9 @@ class JudgeModel:
     """How a model is asked, and how it has to answer."""
 
     name: str
-    """Of the judge, in tables."""
+    """The judge's name in tables."""
     model: str
-    """Pinned: a name that moves makes verdicts that nobody can repeat."""
+    """The name of one fixed version; with a name that moves on to newer ones nobody can repeat the verdicts."""
     base_url: str
     mode: str
     """`logprob` (one token, AlpacaEval 2), `structured` (JSON schema, rationale first), `text` (last line)."""
@@ -38,7 +38,7 @@ class JudgeModel:
     token_limit: str = "max_completion_tokens"
     """What this server calls that limit: `max_completion_tokens` or `max_tokens`."""
     temperature: float | None = 0.0
-    """null here and below: not sent, for models that refuse the parameter."""
+    """null, here and below: it is not sent, for models that refuse the parameter."""
     top_p: float | None = 1.0
     seed: int | None = None
     top_logprobs: int = 5
@@ -47,25 +47,26 @@ class JudgeModel:
     returned_model: str = ""
     """How the server names the model in its answers, where that differs from `model`."""
     template_seed: int = 0
-    """Of the fences around the outputs."""
+    """Seed of the random words that fence off the outputs."""
     pattern: str = answers.PATTERN
     """text: searched for in the answer's last line; its group is A, B or tie."""
     asks: int = 3
-    """How often a question is asked at most, while its answers hold no verdict."""
+    """How often a question is asked at most, where answers hold no verdict."""
     max_output_chars: int = 40_000
     """A longer response is never sent: outcome `too_long`."""
     max_unreachable: float = 0.02
-    """Share of questions that may stay without an answer after all retries; above it the run fails, to be run again."""
+    """Share of questions that may stay without an answer after all retries. With more the run fails; run it again."""
     prices: dict[str, Any] | None = None
-    """`{as_of, models: {name: {input, output, batch}}}` in dollars for a million tokens."""
+    """`{as_of, models: {name: {input, output, batch}}}` in dollars for a million tokens; null: none is known."""
     runtime: Traffic = field(default_factory=Traffic)
 
     @property
     def answers_as(self) -> str:
+        """The name that the server has to give in its answers."""
         return self.returned_model or self.model
 
     def check(self) -> None:
-        """Raises BadInput for whatever needs no network to see."""
+        """Raises BadInput for every field that cannot be used, as far as that shows without a network."""
         check_types(self)
         if not self.model.strip():
             raise BadInput("model", "is empty; name a model that the server has")

@@ -1,8 +1,8 @@
 """One question before all others: does this server do what the judge's configuration needs? If not, the run ends here.
 
-Checked: address and key, the model's id as the server names it, the name of the token limit and that it is kept,
-temperature and the other sampling parameters, log-probabilities, the JSON schema. Nothing is switched or substituted: a
-judge that answers in another way is another judge.
+It checks the address and the key, the model's name as the server gives it, the name of the token limit and that the
+server keeps it, temperature and the other sampling parameters, log-probabilities, and the JSON schema. It never
+switches to another setting by itself, for a judge that answers in another way is another judge.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from stages.errors import BadInput
 from stages.judge.asking.answers import first_choice, top_logprobs, written
 from stages.judge.asking.judge_model import JudgeModel
-from stages.judge.asking.prompts import load_template, render
+from stages.judge.asking.template import load_template, render
 from stages.servers.client import Client
 from stages.servers.request import Reply, Request
 from stages.servers.wire import token_limit, used_tokens
@@ -27,7 +27,7 @@ PARAMETERS = {
     "response_format": ("mode", "choose a model that takes a JSON schema, or mode=text"),
     "model": ("model", "name a model that the server has"),
 }
-"""What a server may refuse → the field that set it and the way out."""
+"""Parameter that a server may refuse → the field that it comes from, and the way out."""
 ATTEMPTS = 3
 
 
@@ -41,7 +41,7 @@ def preflight(judge: JudgeModel, client: Client) -> None:
         second="Bananas are yellow.",
         seed=judge.template_seed,
     )
-    # Never answered from the record: the server may have changed since.
+    # A key of its own, so that no recorded answer is found: the server may have changed since.
     request = Request(client.wire.base_url, judge.body(messages, 0), sample=-time.time_ns())
     reply = client.buy(request, attempts=min(ATTEMPTS, client.traffic.attempts))
     if reply.failure == "unreachable":

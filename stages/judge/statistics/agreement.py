@@ -1,9 +1,10 @@
 """Do two judges agree? Raw agreement, Cohen's kappa and base rates over the same items, with bootstrap intervals.
 
-Reads preferences in 1…2 by item (prompt id, instruction, …), or verdicts; nothing here reads a file. Raw agreement
-alone flatters judges who both prefer the reference nearly always: by chance alone they would agree nearly always. Kappa
-(Cohen 1960) is what is left of the agreement beyond chance, κ = (p_o − p_e) / (1 − p_e); so the base rates stand beside
-it.
+Judges that both prefer the reference nearly always agree nearly always, even if they look at nothing. So Cohen's kappa
+(1960) stands beside the raw agreement: the share of the agreement that chance does not explain, κ = (p_o − p_e) /
+(1 − p_e), with the agreement p_o and that by chance p_e. The base rates say how often each judge chooses what.
+
+Preferences lie in 1…2; an item is whatever both judged (a prompt, a pair of responses). Nothing here reads a file.
 """
 
 import itertools
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from stages.errors import BadInput
-from stages.judge.asking.answers import IDENTICAL
-from stages.judge.verdicts.verdicts import Verdict, by_pair
-from stages.statistics.bootstrap import Interval, checked_draws, interval
+from stages.judge.verdicts.outcomes import IDENTICAL
+from stages.judge.verdicts.summary import pair_preferences
+from stages.records import Verdict
+from stages.statistics.bootstrap import checked_draws
+from stages.statistics.interval import Interval, interval
 
 CHOICES: tuple[str, ...] = ("reference", "tie", "candidate")
 
@@ -29,9 +32,10 @@ class Agreement:
     raw: Interval
     """Share of the items on which both chose the same, 0…1."""
     chance: float
-    """p_e: the raw agreement of two judges with these base rates who look at nothing."""
+    """p_e: how often two judges with these base rates would agree if they looked at nothing."""
     kappa: Interval
-    """1 = always, 0 = as by chance; nan where both always choose the same one, which leaves chance nothing to miss."""
+    """1 = they always agree, 0 = as often as by chance; nan where both always make the same choice, so that chance
+    alone explains all agreement."""
     base_rates: tuple[dict[str, float], dict[str, float]]
     """Share of each choice, for the first and the second judge."""
     table: np.ndarray
@@ -75,7 +79,9 @@ def agreement(first: ArrayLike, second: ArrayLike, *, tie: float = 0.0, draws: i
     without = table - np.eye(size**2, dtype=int)[occupied].reshape(-1, size, size)  # one item less, by its cell
     repeats = table.ravel()[occupied]
     figures = [(_raw(t), _kappa(t)) for t in (table[None], drawn, without)]
-    raw, kappa = (interval(float(figures[0][i][0]), figures[1][i], np.repeat(figures[2][i], repeats)) for i in (0, 1))
+    raw, kappa = (
+        interval(float(figures[0][i][0]), figures[1][i], np.repeat(figures[2][i], repeats), items=n) for i in (0, 1)
+    )
     rates = tuple(dict(zip(CHOICES, (table.sum(axis) / n).tolist(), strict=True)) for axis in (1, 0))
     chance = float(np.sum(table.sum(1) * table.sum(0)) / n**2)
     return Agreement(n, raw, chance, kappa, (rates[0], rates[1]), table)
@@ -107,16 +113,12 @@ def of_verdicts(
 
     Without null models and without identical responses, on which nobody can disagree. None where no pair is left.
     """
-    judged: list[dict[tuple[str, int], float]] = []
-    for name in (one, other):
-        mine = [v for v in verdicts if v.judge == name and not v.canary and v.outcome != IDENTICAL]
-        decided = by_pair([v for v in mine if v.preference is not None])
-        judged.append({pair: float(np.mean([v.preference or 0.0 for v in g])) for pair, g in decided.items()})
-    shared = [pair for pair in judged[0] if pair in judged[1]]
+    told = [v for v in verdicts if not v.canary and v.outcome != IDENTICAL]
+    ours, theirs = (pair_preferences([v for v in told if v.judge == name]) for name in (one, other))
+    shared = [pair for pair in ours if pair in theirs]
     if not shared:
         return None
-    first, second = ([preferences[pair] for pair in shared] for preferences in judged)
-    return agreement(first, second, draws=draws, seed=seed)
+    return agreement([ours[pair] for pair in shared], [theirs[pair] for pair in shared], draws=draws, seed=seed)
 
 
 def _raw(tables: np.ndarray) -> np.ndarray:

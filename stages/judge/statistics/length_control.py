@@ -22,7 +22,7 @@ GAMED_WEIGHT = 0.1
 GRID = np.logspace(-4, 4, 10)
 FOLDS = 5
 PORTION = 125
-"""Fits at a time: what they touch stays in the processor's cache."""
+"""So many fits are made at a time, so that their data stay in the processor's cache."""
 
 
 class Weights(NamedTuple):
@@ -85,8 +85,8 @@ class LengthControl:
     def choose_penalty(self) -> float:
         """The C of GRID with the least held-out loss in 5-fold cross-validation; the smaller one on a tie.
 
-        Settled by AlpacaEval's published fits: a row's two halves stay together, the score is the mean over a fold's
-        rows of weight × log-loss, and folds count equally. (Without the row weights, which AlpacaEval's scorer
+        AlpacaEval's published fits show how it chooses: a row's two halves stay together, the score is the mean over a
+        fold's rows of weight × log-loss, and folds count equally. (Without the row weights, which AlpacaEval's scorer
         passes along, other values win: 0.36 or 10,000.) Here all rows of one instruction lie in the same fold:
         instructions are told apart by their difficulty and dealt in its order, so the order of the rows is
         irrelevant; with fewer than 5 distinct difficulties the rows themselves are dealt.

@@ -1,25 +1,49 @@
-"""What is judged: two methods' responses to the same prompts side by side, and a null model's beside the reference."""
+"""What is judged: the responses of two methods to the same prompts, pair by pair, and those of a null model.
+
+The null model is the canary: it gives everybody the same answer, so a sound judge lets it lose.
+"""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from stages import records
 from stages.errors import BadInput
-from stages.judge.verdicts.verdicts import NULL_MODEL, Pair
+from stages.payloads import read_records
 from stages.records import Generation, Prompt
+
+NULL_MODEL = "null model"
+"""What tables call the method of a canary."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two responses to one prompt."""
+
+    prompt: Prompt
+    instruction: str
+    """What was asked, as a judge reads it."""
+    sample: int
+    """Index of both responses among the prompt's samples."""
+    candidate: str
+    """The candidate's response. A judge reads the prompt's opening before it."""
+    reference: str
+    """The reference's response, in the same way."""
+    candidate_method: str
+    reference_method: str
+    canary: bool = False
+    """True: the candidate is the null model."""
 
 
 def pairs_of(generations: Path, reference_generations: Path, prompts: Path, parts: Sequence[str]) -> list[Pair]:
-    """Both methods' responses to the prompts of `parts` (empty: all), in the candidate's order.
+    """The responses of both methods to the prompts of `parts` (empty: all), in the order of the candidate's.
 
-    Raises BadInput, with the argument's name as the field, for payloads that are missing or empty, parts that nobody
-    answered, and prompts that only one of the two answered (which ids).
+    Raises BadInput, with the argument's name as the field, for folders whose records are missing or empty, for parts
+    without a response, and for prompts that only one of the two answered; it names these.
     """
-    candidates = _read(Path(generations) / "generations.parquet", Generation, "generations")
-    references = _read(Path(reference_generations) / "generations.parquet", Generation, "reference_generations")
-    known = {p.id: p for p in _read(Path(prompts) / "prompts.parquet", Prompt, "prompts")}
+    candidates = read_records(Path(generations) / "generations.parquet", Generation, "generations")
+    references = read_records(Path(reference_generations) / "generations.parquet", Generation, "reference_generations")
+    known = {p.id: p for p in read_records(Path(prompts) / "prompts.parquet", Prompt, "prompts")}
     if parts:
         present = sorted({g.part for g in candidates})
         if unknown := [part for part in parts if part not in present]:
@@ -39,7 +63,7 @@ def pairs_of(generations: Path, reference_generations: Path, prompts: Path, part
     return [
         Pair(
             prompt=known[g.prompt_id],
-            instruction=instruction_of(known[g.prompt_id]),
+            instruction=whole_chat(known[g.prompt_id]),
             sample=g.sample,
             candidate=g.text,
             reference=by_key[g.prompt_id, g.sample].text,
@@ -51,7 +75,8 @@ def pairs_of(generations: Path, reference_generations: Path, prompts: Path, part
 
 
 def canaries(pairs: Sequence[Pair], count: int, text: str) -> list[Pair]:
-    """The null model on some prompts, always the same ones: its verdicts are bought once for all methods."""
+    """Pairs of the null model and the reference, on `count` prompts at most. These are the same prompts for every
+    candidate, so the verdicts on them are bought once. `text`: the null model's answer to everything."""
     firsts = {pair.prompt.id: pair for pair in reversed(pairs) if pair.reference != text}
     chosen = sorted(firsts.values(), key=lambda pair: hashlib.sha256(pair.prompt.id.encode()).hexdigest())
     return [
@@ -69,10 +94,12 @@ def canaries(pairs: Sequence[Pair], count: int, text: str) -> list[Pair]:
     ]
 
 
-def instruction_of(prompt: Prompt) -> str:
-    """What was asked, as a judge reads it: the prompt's text, or its messages; one user message stands by itself.
+def whole_chat(prompt: Prompt) -> str:
+    """Everything that was asked, as a judge reads it: the prompt's text, or all messages of a chat with their roles.
 
-    >>> instruction_of(Prompt(id="a", part="test", text="", messages=[{"role": "user", "content": "Why?"}]))
+    A chat of one message is that message alone.
+
+    >>> whole_chat(Prompt(id="a", part="test", text="", messages=[{"role": "user", "content": "Why?"}]))
     'Why?'
     """
     if not prompt.messages:
@@ -83,19 +110,10 @@ def instruction_of(prompt: Prompt) -> str:
 
 
 def _difference(asked: set[tuple[str, int]], answered: set[tuple[str, int]]) -> str:
-    """One line that names what only one of the methods has; empty where they match."""
+    """One line that names the prompts that only one of the methods answered; empty where there are none."""
     for missing, whose in ((asked - answered, "the reference"), (answered - asked, "the candidate")):
         if missing:
             ids = list(dict.fromkeys(prompt_id for prompt_id, _ in sorted(missing)))
             shown = ", ".join(repr(i) for i in ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
             return f"{whose} has no response (of that sample) to {shown}"
     return ""
-
-
-def _read(path: Path, kind: type, field_name: str) -> list[Any]:
-    try:
-        return records.read(path, kind)
-    except OSError as error:
-        raise BadInput(field_name, f"{path} cannot be read: {error.strerror or 'there is no such file'}") from error
-    except ValueError as error:
-        raise BadInput(field_name, str(error).splitlines()[0]) from error

@@ -1,7 +1,7 @@
-"""Preferences from the two tokens of an AlpacaEval-style judge: pure parsing, nothing here calls a model.
+"""Preferences from the two tokens with which an AlpacaEval-style judge answers. Pure arithmetic; no model is called.
 
-A preference lies in 1…2 and always speaks of the candidate, whatever the order on the page: 1 = the reference is
-better, 2 = the candidate is. The judge answers with one token, `m` for the output shown first and `M` for the one
+A preference lies in 1…2 and is about the candidate, whatever was shown first: 1 = the reference is better, 2 = the
+candidate is. The judge answers with one token, `m` for the output shown first and `M` for the one
 shown second; the preference is the probability that its first token puts on the candidate, plus one:
 
     reference shown first:  2 − P(m) / (P(m) + P(M))        (AlpacaEval 2's logprob parser)
@@ -11,7 +11,6 @@ Source: Li et al. 2023 (AlpacaEval) and its `weighted_alpaca_eval_gpt4_turbo` an
 """
 
 import math
-import random
 from collections.abc import Iterable
 
 FIRST, SECOND = "m", "M"
@@ -19,15 +18,7 @@ FIRST, SECOND = "m", "M"
 
 
 class NoVerdict(ValueError):
-    """The answer holds no preference. A typed outcome of one item, never a reason to guess or to drop it."""
-
-
-def seeded_order(instruction: str) -> bool:
-    """True: the candidate is shown first. AlpacaEval's draw, from the instruction alone.
-
-    Source: `alpaca_eval` draws from `random.Random(seed + instruction + "0")` with the column's name as the seed.
-    """
-    return random.Random("is_switched_outputs" + instruction + "0").choices([False, True])[0]
+    """The answer holds no preference. It then counts as a failure of this question; it is not guessed or dropped."""
 
 
 def token_logprobs(top: Iterable[tuple[str, float]]) -> tuple[float | None, float | None]:

@@ -1,11 +1,11 @@
 """Batches of like length, and how one batch is cut over processes and accumulation steps without changing its loss.
 
-Batches are global: `length_batches` lays out every optimiser step of a training beforehand. A step's batch is cut into
-processes × accumulation parts; each part's summed loss is scaled by the weight of the *whole* batch, so the gradient is
-that of one forward over all of it.
+`length_batches` lays out the batches of all optimiser steps before the training begins. Each is cut into as many parts
+as there are processes times accumulation steps. A part's summed loss is divided by the number of terms in the *whole*
+batch, so that the gradient is that of one forward over all of it, however it is cut.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 def length_batches(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[list[int]]:
     """Indices of every batch of every epoch: neighbours in length share a batch, the batches come in random order.
 
-    Ties and near ties in length are broken at random, so that batches differ between epochs. A fraction of an epoch
-    takes that share of its batches.
+    Sequences of equal length are ordered at random, so that batches differ between epochs. A fraction of an epoch takes
+    that share of its batches.
 
     >>> sorted(map(sorted, length_batches([5, 9, 5, 9], 2, epochs=1, seed=0)))
     [[0, 2], [1, 3]]
@@ -38,18 +38,19 @@ class Part(NamedTuple):
 
     indices: list[int]
     scale: float
-    """The part's summed loss times this, averaged over processes and accumulation, is the mean over the batch."""
+    """Times the part's summed loss; the mean of that over all parts is the mean loss of the batch."""
 
 
-def cut(batch: Sequence[int], weights: Sequence[float], parts: int) -> list[Part]:
-    """The batch in `parts` parts of equal size, as far as it goes; one that would be empty repeats an example at 0.
+def cut(batch: Sequence[int], terms: Sequence[float] | Mapping[int, float], parts: int) -> list[Part]:
+    """The batch in `parts` parts whose sizes differ by one at most. Where there are more parts than examples, the
+    others repeat an example at scale 0: every process has to forward something.
 
-    `weights` counts the terms of every example's loss (tokens, states, pairs).
+    `terms` counts the terms of every example's loss (tokens, states, pairs).
 
     >>> cut([7, 8, 9], {7: 2.0, 8: 1.0, 9: 1.0}, 2)     # 4 terms in all, averaged over 2 parts: 2/4 each
     [Part(indices=[7, 9], scale=0.5), Part(indices=[8], scale=0.5)]
     """
-    total = sum(weights[i] for i in batch)
+    total = sum(terms[i] for i in batch)
     made = [list(batch[part::parts]) for part in range(parts)]
     return [Part(chosen, parts / total) if chosen else Part([batch[0]], 0.0) for chosen in made]
 
@@ -85,20 +86,20 @@ class Batches(pl.LightningDataModule):
     def __init__(
         self,
         steps: Sequence[Sequence[int]],
-        weights: Sequence[float],
+        terms: Sequence[float],
         heldout: Sequence[int] = (),
         *,
         accumulate: int = 1,
         rows: int = 64,
     ) -> None:
         super().__init__()
-        self.steps, self.weights, self.heldout = steps, weights, heldout
+        self.steps, self.terms, self.heldout = steps, terms, heldout
         self.accumulate, self.rows = accumulate, rows
 
     def train_dataloader(self) -> DataLoader[Part]:
         trainer = cast(pl.Trainer, self.trainer)
         rank, world = trainer.global_rank, trainer.world_size
-        parts = [p for step in self.steps for p in cut(step, self.weights, world * self.accumulate)[rank::world]]
+        parts = [p for step in self.steps for p in cut(step, self.terms, world * self.accumulate)[rank::world]]
         sampler = _FromStep(trainer, self.accumulate, len(parts))
         return DataLoader(_Parts(parts), batch_size=None, sampler=sampler)
 
@@ -108,5 +109,5 @@ class Batches(pl.LightningDataModule):
         rank, world = trainer.global_rank, trainer.world_size
         each = self.rows * world
         batches = [self.heldout[i : i + each] for i in range(0, len(self.heldout), each)]
-        parts = [cut(batch, self.weights, world)[rank] for batch in batches]
+        parts = [cut(batch, self.terms, world)[rank] for batch in batches]
         return DataLoader(_Parts([Part(p.indices, float(p.scale > 0)) for p in parts]), batch_size=None)

@@ -1,8 +1,8 @@
-"""One way into Lightning for every stage that trains: `Trainer` (what can change the result), `TrainingRuntime` (where
-and in what portions it is computed, which cannot), `Module` (a loss and its optimiser) and `fit`.
+"""How every stage trains, by Lightning: `fit` trains a `Module` (a loss and its optimiser). `Trainer` holds the
+settings that can change the result; `TrainingRuntime` says where and in what portions it is computed, which cannot.
 
-Steps are known beforehand (`batches.py`), so a training has one Lightning "epoch", its schedule and its progress know
-their end, and a seed fixes the order.
+The batches of all steps are laid out beforehand (`batches.py`). So Lightning sees one "epoch", the schedule and the
+progress know where they end, and a seed fixes the order.
 """
 
 import contextlib
@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 
 from stages.errors import BadInput
 from stages.learn.loop.batches import Batches, Part
-from stages.learn.loop.ranks import Group, RankEnvironment, group_of
+from stages.learn.loop.ranks import placed
 from stages.learn.loop.watch import Checkpoints, EarlyStopping, Progress, quiet, require_finite
 from stages.runtime import Runtime
 
@@ -80,7 +79,7 @@ class TrainingRuntime(Runtime):
     """Where a training runs and in what portions; its result is the same up to rounding."""
 
     devices: int = 1
-    """Processes, one a device; more than one train together (DDP)."""
+    """As many processes train together, one a device (DDP); whoever runs the stage starts them."""
     strategy: str = "auto"
     """`auto`: DDP where there are several devices; `ddp`: the same, said aloud."""
     accumulate: int = 1
@@ -89,11 +88,9 @@ class TrainingRuntime(Runtime):
     """Optimiser steps between two checkpoints, where the runner gives a folder for them; 0: none."""
     resume: bool = True
     """Go on from the last checkpoint, where there is one."""
-    group: Group | None = None
-    """Set in the processes that `ranks.together` starts."""
 
     def check(self) -> None:
-        """Raises BadInput for devices that are not there, or portions that cannot be."""
+        """Raises BadInput for devices that are not there, portions that cannot be, or another number of processes."""
         kind, _, index = self.device.partition(":")
         there = device_count(kind)
         wanted = int(index) + 1 if index else self.devices
@@ -108,6 +105,12 @@ class TrainingRuntime(Runtime):
                 raise BadInput(f"runtime.{name}", f"{getattr(self, name)} is less than {least}")
         if self.strategy not in ("auto", "ddp"):
             raise BadInput("runtime.strategy", f"{self.strategy!r} is not one of auto, ddp")
+        if self.devices != self.world:
+            raise BadInput(
+                "runtime.devices",
+                f"{self.devices} needs as many processes, and this stage runs in {self.world}; `tilt run` starts as "
+                "many as the stage's resources.processes says, which has to be the same",
+            )
 
 
 def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
@@ -116,14 +119,17 @@ def machines_of(runtime: Runtime, trainer: Trainer) -> TrainingRuntime:
     Raises BadInput for settings or devices that cannot be used: a stage asks before it loads anything.
     """
     trainer.check()
-    machines = runtime if isinstance(runtime, TrainingRuntime) else TrainingRuntime(device=runtime.device)
+    if isinstance(runtime, TrainingRuntime):
+        machines = runtime
+    else:
+        machines = TrainingRuntime(device=runtime.device, rank=runtime.rank, world=runtime.world)
     machines.check()
     return machines
 
 
 def device_count(kind: str) -> int | None:
-    """How many devices of a kind this machine has, None where it has none. As many processes as one likes share the
-    main processor."""
+    """How many devices of a kind this machine has, None where it has none. Of the main processor there are as many as
+    one likes, since processes share it."""
     try:
         torch.empty(1, device=kind)
     except (RuntimeError, AssertionError):
@@ -134,14 +140,14 @@ def device_count(kind: str) -> int | None:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Torch's generators start from `seed` inside, and go on outside as though nothing had happened."""
+    """Inside, torch's generators start from `seed`; outside they go on from where they were."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 
 
 class Module(pl.LightningModule):
-    """A training: `loss(indices)` of some examples, *summed* over their terms; `weights` counts each example's terms.
+    """A training: `loss(indices)` of some examples, *summed* over their terms; `terms` counts each example's.
 
     AdamW on all parameters that require a gradient. The data stay with the subclass, which looks its examples up by
     index and moves them to `self.device`.
@@ -150,9 +156,9 @@ class Module(pl.LightningModule):
     settings: Trainer
     steps: int
 
-    def __init__(self, *, weights: Sequence[float], learning_rate: float, weight_decay: float = 0.0) -> None:
+    def __init__(self, *, terms: Sequence[float], learning_rate: float, weight_decay: float = 0.0) -> None:
         super().__init__()
-        self.weights = weights
+        self.terms = terms
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.strict_loading = False  # checkpoints hold what is trained, not the frozen model around it
@@ -174,7 +180,7 @@ class Module(pl.LightningModule):
     def validation_step(self, batch: Part, batch_index: int) -> None:
         if batch.scale:
             self._heldout_sums[0] += self.loss(batch.indices).double().cpu()
-            self._heldout_sums[1] += sum(self.weights[i] for i in batch.indices)
+            self._heldout_sums[1] += sum(self.terms[i] for i in batch.indices)
 
     def on_validation_epoch_end(self) -> None:
         sums = torch.tensor([float(s) for s in self._heldout_sums], device=self.device)
@@ -222,26 +228,21 @@ def fit(
     machines = machines_of(runtime, trainer)
     steps = steps[: trainer.max_steps] if trainer.max_steps else steps
     module.settings, module.steps = trainer, len(steps)
-    group = group_of(runtime)
     watching = trainer.patience > 0 and bool(heldout)
     folder: Path | None = runtime.checkpoints if machines.checkpoint_every or machines.resume else None
     checks = trainer.check_every if watching else 0
     checkpoints = Checkpoints(folder, machines.checkpoint_every, module, checks, note)
     stopping = EarlyStopping(trainer.patience, module, note)
-    kind, _, index = runtime.device.partition(":")
     begun = time.perf_counter()
-    with quiet(), group.training(runtime):
+    with quiet():
         lightning = pl.Trainer(
-            accelerator=kind,
-            devices=[int(index)] if index else group.size,
-            strategy=DDPStrategy(process_group_backend=group.backend(kind)) if group.size > 1 else "auto",
-            plugins=[RankEnvironment(group) if group.size > 1 else LightningEnvironment()],
+            **placed(runtime, DDPStrategy),
             max_steps=len(steps),
             min_epochs=0,  # an early end may come within the one epoch
             accumulate_grad_batches=machines.accumulate,
             precision=PRECISIONS[trainer.precision],  # type: ignore[arg-type]
             gradient_clip_val=trainer.clip or None,
-            logger=(runtime.loggers() or False) if group.rank == 0 else False,
+            logger=(runtime.loggers() or False) if runtime.rank == 0 else False,
             callbacks=[Progress(runtime, note), *([stopping] if watching else []), checkpoints],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -253,7 +254,7 @@ def fit(
             check_val_every_n_epoch=None if watching else 1,
             num_sanity_val_steps=0,
         )
-        data = Batches(steps, module.weights, heldout, accumulate=machines.accumulate, rows=runtime.rows)
+        data = Batches(steps, module.terms, heldout, accumulate=machines.accumulate, rows=runtime.rows)
         last = checkpoints.last() if machines.resume else None
         try:
             lightning.fit(module, data, ckpt_path=last, weights_only=True)

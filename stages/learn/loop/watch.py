@@ -1,5 +1,7 @@
 """What goes along with a training: progress, checkpoints that a later attempt resumes from, early stopping, silence.
-None of them lets a training go on whose numbers are not finite: what came of it would look like a result."""
+
+Each of them ends a training whose numbers are not finite; what it saved would look like a result.
+"""
 
 import contextlib
 import logging
@@ -21,7 +23,7 @@ WAY_OUT = "set a smaller learning_rate or trainer.clip, or look for what is not 
 
 
 def require_finite(module: torch.nn.Module, note: str, step: int) -> None:
-    """Raises FloatingPointError where a weight that is trained is not finite; one answer of the device for all."""
+    """Raises FloatingPointError where a weight that is trained is not finite. The device is asked once for all."""
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if trained and not torch.stack([p.detach().isfinite().all() for p in trained.values()]).all():
         name = next(name for name, p in trained.items() if not p.detach().isfinite().all())
@@ -62,7 +64,7 @@ class Progress(pl.Callback):
 
 
 class Checkpoints(pl.Callback):
-    """Every `every` steps what is trained, the optimiser and the place in the data, in one file that is replaced."""
+    """Every `every` steps saves what is trained, the optimiser and the place in the data, in one file."""
 
     def __init__(
         self, folder: Path | None, every: int, module: torch.nn.Module, check_every: int = 0, note: str = "loss"
@@ -154,7 +156,7 @@ class EarlyStopping(pl.Callback):
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Lightning's notices on devices, workers and checkpoints: nothing that a reader of a pipeline could act on."""
+    """Inside, Lightning's notices on devices, workers and checkpoints are not shown: a user could not act on them."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
     loggers += [
         logging.getLogger(name) for name in logging.root.manager.loggerDict if name.startswith("pytorch_lightning.")

@@ -3,7 +3,7 @@
 
     tilt run goal=[best_rollouts]
 
-Fine-tuning on them (`sft.py`) gives a tuned model beside the untuned π₀: the plainest way to one.
+Fine-tuning on them (`sft.py`) is the simplest way to a tuned model beside π₀.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages import records
+from stages.asked import asked_prompts
 from stages.errors import BadInput
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
@@ -38,7 +39,6 @@ class BestRollouts:
         if self.best < 1:
             raise BadInput("best", f"{self.best} is not a positive number of responses")
         labelled = records.read(Path(self.labels) / "labels.parquet", Labelled)
-        prompts = {p.id: p for p in records.read(Path(self.prompts) / "prompts.parquet", Prompt)}
         by_prompt: dict[str, list[Labelled]] = {}
         for row in labelled:
             if self.reward not in row.rewards:
@@ -46,8 +46,7 @@ class BestRollouts:
                 raise BadInput("reward", f"{self.reward!r} is not a reward of the labels; there are {names}")
             if row.text.strip():
                 by_prompt.setdefault(row.prompt_id, []).append(row)
-        if missing := next((name for name in by_prompt if name not in prompts), None):
-            raise BadInput("prompts", f"prompt {missing!r} has rollouts but is not among the prompts")
+        prompts = asked_prompts(self.prompts, (row for rows in by_prompt.values() for row in rows))
         order = sorted(by_prompt)
         count = round(self.heldout * len(order))
         if not 0 < count < len(order):

@@ -1,10 +1,10 @@
-"""Stage: Direct Preference Optimization. Reads labelled rollouts, prompts and the base policy; writes the tuned policy
-as an ordinary Hugging Face folder (safetensors, config, tokenizer, README.md).
+"""Stage: Direct Preference Optimization. Reads labelled rollouts, prompts and π₀; writes the tuned policy as an
+ordinary Hugging Face folder (safetensors, config, tokenizer, README.md).
 
     tilt run goal=[dpo] method=dpo
 
-Pairs are made from the very rollouts and rewards that values learn from (arXiv 2305.18290); the base policy's
-log-probabilities are computed once, before any adapter exists.
+Pairs are made of the same rollouts and rewards that values learn from (arXiv 2305.18290). Log-probabilities under π₀
+are computed once, before there is any adapter.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from stages.engine.head import require_known_head
 from stages.engine.language_model import load_model, load_tokenizer
 from stages.engine.prompts import encode_prompt
 from stages.errors import BadInput
-from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.cards import rollouts_table
 from stages.learn.flops import Cost
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trained, Trainer, fit, machines_of, seeded
-from stages.learn.policies.dpo_loss import Preference, dpo_loss
+from stages.learn.lora import adapted, merged
+from stages.learn.policies.dpo_loss import ResponseLogprobs, dpo_loss, margins
 from stages.learn.policies.pairs import Pair, make_pairs
+from stages.learn.policies.saved import save_policy
 from stages.learn.responses import Exchange, by_length, response_logprobs
 from stages.runtime import Runtime
 from stages.training_cost import rollouts_cost
@@ -67,15 +67,23 @@ def pair_losses(
     length_normalised: bool = False,
 ) -> torch.Tensor:
     """(P,) losses of pairs, given log π₀ of their responses, (2, P)."""
-    logprobs, reference = pair_logprobs(model, pairs), reference.to(model.device)
-    lengths = torch.tensor([[len(p.chosen) for p in pairs], [len(p.rejected) for p in pairs]], device=model.device)
-    chosen, rejected = (Preference(logprobs[i], reference[i], lengths[i]) for i in (0, 1))
+    chosen, rejected = both_sides(pairs, pair_logprobs(model, pairs), reference.to(model.device))
     return dpo_loss(chosen, rejected, beta, label_smoothing, length_normalised)
+
+
+def both_sides(
+    pairs: Sequence[Pair], tuned: torch.Tensor, reference: torch.Tensor
+) -> tuple[ResponseLogprobs, ResponseLogprobs]:
+    """The chosen and the rejected responses of pairs, given log π and log π₀ of both, (2, P) each."""
+    sizes = [[len(p.chosen) for p in pairs], [len(p.rejected) for p in pairs]]
+    lengths = torch.tensor(sizes, device=tuned.device)
+    chosen, rejected = (ResponseLogprobs(tuned[i], reference[i], lengths[i]) for i in (0, 1))
+    return chosen, rejected
 
 
 class _Preferring(Module):
     def __init__(self, model: PreTrainedModel, pairs: Sequence[Pair], reference: torch.Tensor, stage: "Dpo") -> None:
-        super().__init__(weights=[1.0] * len(pairs), learning_rate=stage.learning_rate)
+        super().__init__(terms=[1.0] * len(pairs), learning_rate=stage.learning_rate)
         self.model = model
         self.pairs = pairs
         self.reference = reference  # (2, P), not a buffer: checkpoints need not hold it
@@ -94,14 +102,14 @@ class _Preferring(Module):
 
 @dataclass
 class Dpo:
-    """LoRA fine-tuning of the base policy on preference pairs of its own rollouts."""
+    """LoRA fine-tuning of π₀ on preference pairs of its own rollouts."""
 
     labels: Path
     """Payload of stage `labels`."""
     prompts: Path
     """Payload of stage `prompts`."""
-    policy: Path
-    """Folder of π₀: the rollouts' policy, the reference and the start."""
+    base: Path
+    """Folder of π₀: it drew the rollouts, training starts from it, and log-ratios are against it."""
     reward: str = "proxy"
     """The reward column that says which response is better."""
     beta: float = 0.1
@@ -135,35 +143,34 @@ class Dpo:
     def run(self, out: Path) -> None:
         """Raises BadInput for settings that cannot be used and labels that hold nothing to prefer."""
         self._check()
-        with together(self) as group:
-            tokenizer = load_tokenizer(Path(self.policy), "policy")
-            train, heldout, sd, data = self._pairs(tokenizer)
-            pairs = train + heldout
-            model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
-            require_known_head(model, "policy")
-            untouched = Cost(model)
-            reference = reference_logprobs(model, pairs, self.runtime.rows, self.runtime)  # (2, P)
-            with seeded(self.seed):
-                adapters = adapted(model, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
-                lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _Preferring(model, pairs, reference, self)
-                held = range(len(train), len(pairs))
-                trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        tokenizer = load_tokenizer(Path(self.base), "base")
+        train, heldout, sd, data = self._pairs(tokenizer)
+        pairs = train + heldout
+        lm = load_model(Path(self.base), dtype=self.dtype, device=self.runtime.device, field="base")
+        require_known_head(lm, "base")
+        untouched = Cost(lm)
+        reference = reference_logprobs(lm, pairs, self.runtime.rows, self.runtime)  # (2, P)
+        with seeded(self.seed):
+            adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
+            lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in train]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _Preferring(lm, pairs, reference, self)
+            held = range(len(train), len(pairs))
+            trained = fit(training, batches, self.runtime, "DPO loss", trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         metrics = {"pairs": float(len(train)), "heldout_pairs": float(len(heldout)), "margin": sd * self.margin}
-        metrics |= self._cost(Cost(model), untouched, pairs, trained) | {"steps": float(trained.steps)}
+        metrics |= self._cost(Cost(lm), untouched, pairs, trained) | {"steps": float(trained.steps)}
         metrics |= rollouts_cost(self.labels)
-        policy = merged(adapters, self.dtype)
+        tuned = merged(adapters, self.dtype)
         if heldout:
-            metrics |= self._measured(policy, heldout, reference[:, len(train) :])
+            metrics |= self._measured(tuned, heldout, reference[:, len(train) :])
         about = (
-            f"A causal language model (`{Path(self.policy).name}`), tuned by Direct Preference Optimization (arXiv "
+            f"A causal language model (`{Path(self.base).name}`), tuned by Direct Preference Optimization (arXiv "
             f"2305.18290) with LoRA on {len(train)} pairs of its own responses, ranked by reward `{self.reward}`, then "
             "merged."
         )
-        save_policy(out, policy, tokenizer, title="DPO policy", about=about, data=data, stage=self, metrics=metrics)
+        save_policy(out, tuned, tokenizer, title="DPO policy", about=about, data=data, stage=self, metrics=metrics)
         self.runtime.metrics(metrics)
 
     def _check(self) -> None:
@@ -203,16 +210,17 @@ class Dpo:
         }
 
     @torch.inference_mode()
-    def _measured(self, policy: PreTrainedModel, pairs: list[Pair], reference: torch.Tensor) -> dict[str, float]:
-        """On pairs of other prompts: the loss, and how often the better response has the higher implicit reward."""
-        tuned = reference_logprobs(policy, pairs, self.runtime.rows, self.runtime)  # (2, P)
-        lengths = torch.tensor([[len(p.chosen) for p in pairs], [len(p.rejected) for p in pairs]])
-        chosen, rejected = (Preference(tuned[i], reference[i], lengths[i]) for i in (0, 1))
+    def _measured(self, lm: PreTrainedModel, pairs: list[Pair], reference: torch.Tensor) -> dict[str, float]:
+        """On pairs of other prompts: the loss, and how often the better response has the higher implicit reward, which
+        is a token's mean where the loss compares means."""
+        tuned = reference_logprobs(lm, pairs, self.runtime.rows, self.runtime)  # (2, P)
+        chosen, rejected = both_sides(pairs, tuned, reference)
         losses = dpo_loss(chosen, rejected, self.beta, self.label_smoothing, self.length_normalised)
+        above = margins(chosen, rejected, self.beta, self.length_normalised) > 0  # (P,)
         ratios = tuned - reference
         return {
             "heldout_loss": float(losses.mean()),
-            "heldout_accuracy": float((ratios[0] > ratios[1]).float().mean()),
+            "heldout_accuracy": float(above.float().mean()),
             "heldout_chosen_log_ratio": float(ratios[0].mean()),
             "heldout_rejected_log_ratio": float(ratios[1].mean()),
         }

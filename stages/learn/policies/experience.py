@@ -1,4 +1,4 @@
-"""What PPO learns from: responses of the current policy, their rewards, log-probabilities and values, as one batch."""
+"""What one iteration of PPO learns from, and the model that learns: policy (actor) and value head (critic)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from stages.learn.responses import Exchange, Predicted, predict, token_logprobs
 from stages.learn.values.scalar_head import ValueHead
 
 
-class Judged(NamedTuple):
-    """A response of the current policy and what it is worth."""
+class RewardedResponse(NamedTuple):
+    """A response of the policy as it stood when it was drawn, with its reward."""
 
     prompt: list[int]
     response: list[int]
@@ -23,7 +23,10 @@ class Judged(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """The policy with its adapters, and a value head on its final hidden states, which are not changed for its sake."""
+    """The policy with its adapters, and a value head on its final hidden states.
+
+    The value head's loss does not reach the policy: no gradient goes through the states that it reads.
+    """
 
     centre: torch.Tensor
     spread: torch.Tensor
@@ -45,19 +48,20 @@ class ActorCritic(nn.Module):
         return token_logprobs(self.model, predicted, self.temperature), self.value(predicted)
 
     def value(self, predicted: Predicted) -> torch.Tensor:
+        """(N,) values of the states in which the tokens were drawn."""
         features = (predicted.states.detach().float() - self.centre) / self.spread  # (N, D)
         return self.critic(features)[:, 0]
 
     @torch.no_grad()
     def standardise(self, states: torch.Tensor) -> None:
-        """From states (N, D) of π₀: from then on the critic reads features of mean 0 and deviation 1."""
+        """From now on the critic reads states less the mean of these, over their deviation; (N, D) states of π₀."""
         self.centre.copy_(states.float().mean(0))
         self.spread.copy_(states.float().std(0) + 1e-6)
 
 
 @dataclass
 class Experience:
-    """One iteration's responses: B of them, T tokens the longest, padded with 0."""
+    """The B responses of one iteration, padded with 0 to the T tokens of the longest."""
 
     responses: list[Exchange]
     scores: torch.Tensor
@@ -71,7 +75,9 @@ class Experience:
     values: torch.Tensor
     """(B, T) V(sₜ) when they were drawn."""
     advantages: torch.Tensor
+    """(B, T) of the tokens (`advantages.gae`), whitened where the stage says so."""
     returns: torch.Tensor
+    """(B, T) what the critic learns."""
 
     @property
     def mask(self) -> torch.Tensor:
@@ -83,7 +89,8 @@ class Experience:
         return float((self.logprobs - self.reference).sum(dim=1).mean())
 
     def flat(self, tensor: torch.Tensor, indices: Sequence[int]) -> torch.Tensor:
-        """(N,) a (B, T) tensor's entries of these responses, in the order of `ActorCritic.forward`."""
+        """(N,) the entries of a (B, T) tensor that belong to tokens of these responses, in the order in which
+        `ActorCritic.forward` gives them."""
         chosen = list(indices)
         return tensor[chosen][self.mask[chosen]]
 

@@ -1,4 +1,4 @@
-"""Preference pairs from labelled rollouts: of one prompt's responses the better against the worse."""
+"""Preference pairs from labelled rollouts: two responses to one prompt, the better one and the worse one."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""What PPO needs to go on where an earlier attempt died: after every iteration the draws depend on its number alone."""
+"""What PPO needs to go on where an earlier attempt died.
+
+An iteration's draws depend on its number alone, so no state of a random generator is kept.
+"""
 
 from dataclasses import asdict
 
@@ -10,9 +13,9 @@ from stages.learn.policies.ppo_loss import KLCoefficient
 
 
 def save(learner: Learner, history: list[dict[str, float]]) -> None:
-    """After every `checkpoint_every` iterations, in one file that is replaced."""
+    """Saves after every `checkpoint_every` iterations, in one file."""
     folder, every = learner.stage.runtime.checkpoints, learner.machines.checkpoint_every
-    if folder is None or not every or len(history) % every or learner.group.rank:
+    if folder is None or not every or len(history) % every or learner.stage.runtime.rank:
         return
     trained = {n: p.detach().cpu() for n, p in learner.actor.named_parameters() if p.requires_grad}
     buffers = {"centre": learner.actor.centre, "spread": learner.actor.spread}
@@ -23,7 +26,7 @@ def save(learner: Learner, history: list[dict[str, float]]) -> None:
 
 
 def restore(learner: Learner) -> list[dict[str, float]]:
-    """The figures of iterations that an earlier attempt has done; all that they changed is as it was then."""
+    """Puts the learner where an earlier attempt was saved; gives the figures of the iterations that it had done."""
     folder = learner.stage.runtime.checkpoints
     if folder is None or not learner.machines.resume or not (folder / "ppo.ckpt").is_file():
         return []

@@ -41,6 +41,18 @@ def policy_loss(logprobs: torch.Tensor, old: torch.Tensor, advantages: torch.Ten
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
 
 
+def clipped(logprobs: torch.Tensor, old: torch.Tensor, clip: float) -> torch.Tensor:
+    """Whether ρ = π/π_old has left [1 − ε, 1 + ε], one a token, (…) bool. Its mean is the clip fraction: 0 where the
+    policy has hardly moved, and with most tokens clipped an iteration's responses have little left to teach.
+
+    ρ = 1.1, 1.5 and .5 with ε = .2: two of three.
+
+    >>> clipped(torch.log(torch.tensor([1.1, 1.5, 0.5])), torch.zeros(3), 0.2).tolist()
+    [False, True, True]
+    """
+    return (torch.exp(logprobs - old) - 1).abs() > clip
+
+
 def value_loss(values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float) -> torch.Tensor:
     """½·max((V − R)², (V_old + clip(V − V_old, ±ε) − R)²), one a token, (…) each.
 

@@ -1,4 +1,4 @@
-"""The configuration of PPO: what `ppo.py`, the stage, is handed, and its loop in `ppo_learner.py` goes by."""
+"""The fields of the stage `Ppo` (`ppo.py`), which its loop (`ppo_learner.py`) reads too."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +18,8 @@ class PpoSettings:
 
     prompts: Path
     """Payload of stage `prompts`."""
-    policy: Path
-    """Folder of π₀: the reference and the start."""
+    base: Path
+    """Folder of π₀: training starts from it, and KL is to it."""
     reward: Reward
     """What is maximised; z-scored by the mean and deviation of the first iteration, which is π₀'s own."""
     sampling: Sampling

@@ -1,9 +1,10 @@
-"""Stage: supervised fine-tuning. Reads a base model and prompts with references; writes π₀, the frozen base policy, as
-an ordinary Hugging Face folder (safetensors, config, tokenizer, README.md).
+"""Stage: supervised fine-tuning. Reads a base model and prompts with references; writes π₀, which nothing changes
+afterwards, as an ordinary Hugging Face folder (safetensors, config, tokenizer, README.md).
 
     tilt run goal=[sft]
 
-LoRA on all linear layers, loss on the response and its EOS only, then merged: what follows needs no peft.
+LoRA on linear layers, with the loss on the response and its EOS alone; then the adapters are merged, so that what
+follows needs no peft.
 """
 
 from collections.abc import Sequence
@@ -18,12 +19,12 @@ from stages.engine.head import require_known_head
 from stages.engine.language_model import load_model, load_tokenizer
 from stages.engine.prompts import encode_prompt
 from stages.errors import BadInput
-from stages.learn.adapt import adapted, merged, save_policy
 from stages.learn.cards import table
 from stages.learn.flops import Cost
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trainer, fit, machines_of, seeded
+from stages.learn.lora import adapted, merged
+from stages.learn.policies.saved import save_policy
 from stages.learn.responses import Exchange, by_length, response_nats
 from stages.records import Prompt
 from stages.runtime import Runtime
@@ -43,7 +44,7 @@ def encode_references(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prom
 
 class _FineTuning(Module):
     def __init__(self, model: PreTrainedModel, sequences: Sequence[Exchange], learning_rate: float) -> None:
-        super().__init__(weights=[len(s.response) for s in sequences], learning_rate=learning_rate)
+        super().__init__(terms=[len(s.response) for s in sequences], learning_rate=learning_rate)
         self.model = model
         self.sequences = sequences
 
@@ -83,30 +84,29 @@ class FineTune:
     def run(self, out: Path) -> None:
         """Raises BadInput where a part has no prompt with a reference, or the model folder is incomplete."""
         machines_of(self.runtime, self.trainer)
-        with together(self) as group:
-            train, heldout = self._read()
-            tokenizer = load_tokenizer(Path(self.model))
-            model = load_model(Path(self.model), dtype=self.dtype, device=self.runtime.device)
-            require_known_head(model, "model")
-            sequences = encode_references(tokenizer, train, self.max_tokens)
-            measured = encode_references(tokenizer, heldout, self.max_tokens)
-            if not sequences:
-                raise BadInput("max_tokens", f"{self.max_tokens} tokens leave no room for any response")
-            before = self._heldout_nats(model, measured) if group.rank == 0 else 0.0
-            with seeded(self.seed):
-                adapters = adapted(model, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
-                lengths = [len(p) + len(r) for p, r in sequences]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _FineTuning(model, sequences + measured, self.learning_rate)
-                held = range(len(sequences), len(sequences) + len(measured))
-                trained = fit(training, batches, self.runtime, "nats a token", trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
-        cost = Cost(model)
-        policy = merged(adapters, self.dtype)
+        train, heldout = self._read()
+        tokenizer = load_tokenizer(Path(self.model))
+        lm = load_model(Path(self.model), dtype=self.dtype, device=self.runtime.device)
+        require_known_head(lm, "model")
+        sequences = encode_references(tokenizer, train, self.max_tokens)
+        measured = encode_references(tokenizer, heldout, self.max_tokens)
+        if not sequences:
+            raise BadInput("max_tokens", f"{self.max_tokens} tokens leave no room for any response")
+        before = self._heldout_nats(lm, measured) if self.runtime.rank == 0 else 0.0
+        with seeded(self.seed):
+            adapters = adapted(lm, rank=self.lora_rank, alpha=self.lora_alpha, top_layers=self.top_layers)
+            lengths = [len(p) + len(r) for p, r in sequences]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _FineTuning(lm, sequences + measured, self.learning_rate)
+            held = range(len(sequences), len(sequences) + len(measured))
+            trained = fit(training, batches, self.runtime, "nats a token", trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
+        cost = Cost(lm)
+        tuned = merged(adapters, self.dtype)
         metrics = {
             "heldout_nats_before": before,
-            "heldout_nats_after": self._heldout_nats(policy, measured),
+            "heldout_nats_after": self._heldout_nats(tuned, measured),
             "sequences": float(len(sequences)),
             "steps": float(trained.steps),
             "response_tokens": float(sum(len(s.response) for s in sequences)),
@@ -122,7 +122,7 @@ class FineTune:
         rows = f"{len(sequences)} prompts of part `{self.part}` with references; {len(measured)} of `{self.heldout}`"
         data = [table(Path(self.prompts) / "prompts.parquet", f"{rows} only measure")]
         title = "Fine-tuned policy"
-        save_policy(out, policy, tokenizer, title=title, about=about, data=data, stage=self, metrics=metrics)
+        save_policy(out, tuned, tokenizer, title=title, about=about, data=data, stage=self, metrics=metrics)
         self.runtime.metrics(metrics)
 
     def _read(self) -> tuple[list[Prompt], list[Prompt]]:
@@ -138,11 +138,11 @@ class FineTune:
         return parts[0], parts[1]
 
     @torch.inference_mode()
-    def _heldout_nats(self, model: PreTrainedModel, sequences: list[Exchange]) -> float:
+    def _heldout_nats(self, lm: PreTrainedModel, sequences: list[Exchange]) -> float:
         """Nats per response token on held-out sequences."""
         nats, tokens = 0.0, 0
         for batch in by_length(sequences, self.runtime.rows):
-            summed, counted = response_nats(model, [sequences[i] for i in batch])
+            summed, counted = response_nats(lm, [sequences[i] for i in batch])
             nats, tokens = nats + float(summed), tokens + counted
             self.runtime.progress(0, 1, "held-out loss")
         return nats / max(1, tokens)

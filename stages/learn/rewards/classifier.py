@@ -4,7 +4,6 @@ encoder (a Hugging Face folder) with `classifier.json`, `classifier.safetensors`
     tilt run goal=[gold]
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,16 +17,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from stages.engine.language_model import require_model_folder
-from stages.errors import BadInput
 from stages.learn.cards import model_card, table
 from stages.learn.flops import reading_flops
-from stages.learn.hidden import padded
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Module, Trainer, fit, machines_of, seeded
 from stages.learn.rewards.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.rewards.folder import read_settings, write_settings
+from stages.learn.trunk import padded
 from stages.records import Prompt
-from stages.reward import judged_text
+from stages.reward import judged_texts
 from stages.runtime import Runtime
 
 
@@ -69,7 +67,7 @@ class Scorer(nn.Module):
 
 class _Training(Module):
     def __init__(self, scorer: Scorer, encoded: list[list[int]], labels: np.ndarray, learning_rate: float) -> None:
-        super().__init__(weights=[1.0] * len(encoded), learning_rate=learning_rate, weight_decay=0.01)
+        super().__init__(terms=[1.0] * len(encoded), learning_rate=learning_rate, weight_decay=0.01)
         self.scorer = scorer
         self.encoded = encoded
         self.labels = torch.from_numpy(labels).float()
@@ -104,23 +102,22 @@ class Classifier:
     def run(self, out: Path) -> None:
         """Raises BadInput on an incomplete encoder folder, an empty part, or labels that are all the same."""
         machines_of(self.runtime, self.trainer)
-        with together(self) as group:
-            train, heldout = read_parts(self.examples, self.part, self.heldout)
-            encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
-            texts = [example.text for example in train + heldout]
-            encoded = list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
-            encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
-            if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
-                pooler.requires_grad_(False)  # not read, so without a gradient that processes could share
-            with seeded(self.seed):
-                scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
-                lengths = [len(ids) for ids in encoded[: len(train)]]
-                batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
-                training = _Training(scorer, encoded, binary_labels(train + heldout), self.learning_rate)
-                held = range(len(train), len(encoded))
-                trained = fit(training, batches, self.runtime, trainer=self.trainer, heldout=held)
-            if group.rank:
-                return
+        train, heldout = read_parts(self.examples, self.part, self.heldout)
+        encoder, tokenizer = load_encoder(Path(self.encoder), self.runtime.device, "encoder")
+        texts = [example.text for example in train + heldout]
+        encoded = list(tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"])
+        encoder.get_input_embeddings().weight.requires_grad_(False)  # half of all weights, and one epoch moves few
+        if isinstance(pooler := getattr(encoder, "pooler", None), nn.Module):
+            pooler.requires_grad_(False)  # not read, so without a gradient that processes could share
+        with seeded(self.seed):
+            scorer = Scorer(encoder, int(encoder.config.hidden_size)).to(self.runtime.device)
+            lengths = [len(ids) for ids in encoded[: len(train)]]
+            batches = length_batches(lengths, self.batch_size, self.epochs, self.seed)
+            training = _Training(scorer, encoded, binary_labels(train + heldout), self.learning_rate)
+            held = range(len(train), len(encoded))
+            trained = fit(training, batches, self.runtime, trainer=self.trainer, heldout=held)
+        if self.runtime.rank:
+            return
         scorer.eval()
         metrics = heldout_metrics(scorer.logits(encoded[len(train) :], self.runtime.rows), heldout, len(train))
         metrics |= {"steps": float(trained.steps)}
@@ -128,7 +125,7 @@ class Classifier:
         tokenizer.save_pretrained(out)
         head = {name: tensor.detach().cpu().contiguous() for name, tensor in scorer.head.state_dict().items()}
         save_file(head, out / "classifier.safetensors")
-        (out / "classifier.json").write_text(json.dumps({"max_tokens": self.max_tokens}) + "\n", encoding="utf-8")
+        write_settings(out, "classifier", {"max_tokens": self.max_tokens})
         about = (
             f"A sentence encoder (`{Path(self.encoder).name}`), fine-tuned to tell good texts from bad ones with a "
             "linear head on the mean of its states (`classifier.safetensors`). The encoder opens with "
@@ -142,7 +139,7 @@ class Classifier:
 
 @dataclass
 class ClassifierReward:
-    """Logit of the classifier, on opening + response."""
+    """A trained classifier: its logit of opening + response."""
 
     folder: Path
     """Payload of stage `classifier`."""
@@ -151,12 +148,10 @@ class ClassifierReward:
     @cached_property
     def _model(self) -> tuple[Scorer, Any, int]:
         folder = Path(self.folder)
-        if not (folder / "classifier.json").is_file():
-            raise BadInput("folder", f"{folder} holds no classifier.json; train it with stage `classifier`")
+        settings = read_settings(folder, "classifier")
         encoder, tokenizer = load_encoder(folder, self.device, "folder")
         scorer = Scorer(encoder, int(encoder.config.hidden_size))
         scorer.head.load_state_dict(load_file(folder / "classifier.safetensors"))
-        settings = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         return scorer.to(self.device).eval(), tokenizer, int(settings["max_tokens"])
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
@@ -177,5 +172,5 @@ class ClassifierReward:
         _, tokenizer, max_tokens = self._model
         if not len(responses):
             return []
-        texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
+        texts = judged_texts(prompts, responses)
         return list(tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"])

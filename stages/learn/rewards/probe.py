@@ -6,7 +6,6 @@
 Logistic regression on one state a text: a few hundred labels are enough.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
 from stages.errors import BadInput
-from stages.learn.hidden import Trunk
 from stages.learn.rewards.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.rewards.folder import read_settings, write_settings
+from stages.learn.trunk import Trunk
 from stages.learn.values.scalar_head import fingerprint
 from stages.records import Prompt
-from stages.reward import judged_text
+from stages.reward import judged_texts
 from stages.runtime import Runtime
 
 POOLINGS = ("mean", "last")
@@ -89,14 +89,14 @@ class Probe:
             "dtype": self.dtype,
             "trunk": fingerprint(Path(self.model)),
         }
-        (out / "probe.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_settings(out, "probe", settings)
         self.runtime.progress(len(texts), len(texts), "texts read")
         self.runtime.metrics(heldout_metrics(features[len(train) :] @ weight + bias[0], heldout, len(train)))
 
 
 @dataclass
 class ProbeReward:
-    """Logit of the probe, on opening + response."""
+    """A trained probe: its logit of opening + response."""
 
     folder: Path
     """Payload of stage `probe`."""
@@ -107,9 +107,7 @@ class ProbeReward:
     @cached_property
     def _probe(self) -> tuple[Trunk, str, np.ndarray, float]:
         folder, model = Path(self.folder), Path(self.model)
-        if not (folder / "probe.json").is_file():
-            raise BadInput("folder", f"{folder} holds no probe.json; train it with stage `probe`")
-        settings = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
+        settings = read_settings(folder, "probe")
         trunk = Trunk(model, layer=settings["layer"], dtype=settings["dtype"], device=self.device)
         if settings["trunk"] != fingerprint(model):
             raise BadInput("model", f"{model} is not the model that the probe in {folder} was trained on")
@@ -119,11 +117,10 @@ class ProbeReward:
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """(N,) float64, log p(good) − log p(bad)."""
         trunk, pooling, weight, bias = self._probe
-        texts = [judged_text(p, r) for p, r in zip(prompts, responses, strict=True)]
-        return pooled_states(trunk, texts, pooling) @ weight + bias  # (N, D) @ (D,)
+        return pooled_states(trunk, judged_texts(prompts, responses), pooling) @ weight + bias  # (N, D) @ (D,)
 
     def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(N,) tokens and (N,) FLOPs (`reward.Costed`): the layers up to the one that is read, then one product."""
         trunk, _, weight, _ = self._probe
-        lengths = [len(trunk.encode(judged_text(p, r))) for p, r in zip(prompts, responses, strict=True)]
+        lengths = [len(trunk.encode(text)) for text in judged_texts(prompts, responses)]
         return np.array(lengths, dtype=np.int64), trunk.flops(lengths) + 2.0 * (len(weight) + 1)

@@ -2,10 +2,9 @@
 
     tilt run goal=[tfidf]
 
-Cheap and easily hacked: as a proxy it shows over-optimisation.
+It is cheap and easily fooled, which makes it a proxy that shows over-optimisation.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,8 +18,9 @@ from sklearn.linear_model import LogisticRegression
 
 from stages.errors import BadInput
 from stages.learn.rewards.examples import binary_labels, heldout_metrics, read_parts
+from stages.learn.rewards.folder import read_settings, write_settings
 from stages.records import Prompt
-from stages.reward import judged_text
+from stages.reward import judged_texts
 from stages.runtime import Runtime
 
 
@@ -52,7 +52,7 @@ class Tfidf:
         model = LogisticRegression(C=self.C, max_iter=1000, random_state=self.seed)
         model.fit(features, binary_labels(train))
         terms = sorted(vectorizer.vocabulary_, key=vectorizer.vocabulary_.__getitem__)
-        (out / "tfidf.json").write_text(json.dumps({"settings": settings, "terms": terms}), encoding="utf-8")
+        write_settings(out, "tfidf", {"settings": settings, "terms": terms})
         arrays = {"idf": vectorizer.idf_, "weight": model.coef_[0], "bias": model.intercept_}
         save_file({name: np.ascontiguousarray(array, dtype=np.float64) for name, array in arrays.items()},
                   out / "tfidf.safetensors")  # fmt: skip
@@ -63,7 +63,7 @@ class Tfidf:
 
 @dataclass
 class TfidfReward:
-    """Logit of the bag-of-words model, on opening + response."""
+    """A trained bag-of-words model: its logit of opening + response."""
 
     folder: Path
     """Payload of stage `tfidf`."""
@@ -72,9 +72,7 @@ class TfidfReward:
     @cached_property
     def _model(self) -> tuple[Any, np.ndarray, float]:
         folder = Path(self.folder)
-        if not (folder / "tfidf.json").is_file():
-            raise BadInput("folder", f"{folder} holds no tfidf.json; train it with stage `tfidf`")
-        stored = json.loads((folder / "tfidf.json").read_text(encoding="utf-8"))
+        stored = read_settings(folder, "tfidf")
         arrays = load_file(folder / "tfidf.safetensors")
         vectorizer = TfidfVectorizer(
             ngram_range=tuple(stored["settings"]["ngram_range"]),
@@ -93,7 +91,7 @@ class TfidfReward:
 
     def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
         """(N,) float64, log p(good) − log p(bad)."""
-        return self.logits([judged_text(p, r) for p, r in zip(prompts, responses, strict=True)])
+        return self.logits(judged_texts(prompts, responses))
 
     def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """(N,) zeros twice (`reward.Costed`): counting words runs no model."""

@@ -1,10 +1,10 @@
-"""Stage: how well a value foresees. Reads prompts, the base policy, a value model and a reward; writes
+"""Stage: how well a value foretells the reward. Reads prompts, π₀, a value model and a reward; writes
 `foresight.json`: rank correlations by position, with intervals, and the points behind them.
 
     tilt run goal=[foresight]
 
-The truth at a prefix is the mean reward of fresh responses of π₀ that go on from it (Monte Carlo). What the value has
-to beat is the reward of the prefix as it stands, which costs no training.
+The truth at a prefix is the mean reward of fresh responses of π₀ that go on from it (Monte Carlo). The value is
+compared with the reward of the prefix alone, which takes no training.
 """
 
 import json
@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.engine.engine import Engine, text_of
-from stages.engine.policy import CausalLM, Policy
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
 from stages.engine.prompts import encode, read_parts
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.response import text_of
+from stages.engine.sampling import Draw, Sampling
 from stages.errors import BadInput
 from stages.learn.values.load import load_value
-from stages.learn.values.vocab_head import VocabHead
 from stages.records import Prompt
 from stages.reward import Reward, scored
 from stages.runtime import Runtime
@@ -60,7 +61,7 @@ def interval(columns: Sequence[np.ndarray], draws: int, seed: int) -> dict[str, 
 
 @dataclass
 class Foresight:
-    """Values against Monte-Carlo means on prompts that no value was trained on."""
+    """Values against Monte-Carlo means, on prompts that the value was not trained on."""
 
     prompts: Path
     """Payload of stage `prompts`."""
@@ -89,7 +90,7 @@ class Foresight:
         if len(prompts) < 2:
             raise BadInput("parts", "one prompt shows no rank correlation; name parts with at least two")
         value = load_value(self.value, self.policy.folder, self.runtime.device)
-        names = (value.head.reward,) if isinstance(value.head, VocabHead) else value.head.rewards
+        names = value.head.rewards
         if self.column not in names:
             raise BadInput("column", f"the value has no reward {self.column!r}; it has {', '.join(names)}")
         column, limit = list(names).index(self.column), self.sampling.max_new_tokens
@@ -122,17 +123,16 @@ class Foresight:
         self.runtime.metrics(figures | {"prompts": float(len(prompts)), "samples": float(self.samples)})
 
     def _draw(
-        self, policy: Policy, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
+        self, policy: LoadedLM, prompts: Sequence[Prompt], starts: list[list[int]], samples: int, name: str
     ) -> list[list[list[int]]]:
         """Token ids of `samples` responses behind each start."""
-        rows, progress = self.runtime.rows, self.runtime.progress
-        engine = Engine(policy, self.sampling, Terms(), seed=self.seed, rows=rows, progress=progress)
+        engine = Engine(Lanes(policy), Draw(self.sampling, self.seed, self.runtime.rows, self.runtime.progress))
         drawn: list[list[list[int]]] = [[] for _ in prompts]
         asked = [(f"{name}/{p.id}", ids) for p, ids in zip(prompts, starts, strict=True)]
         for response in engine.run(asked, samples):
             drawn[response.prompt].append(list(response.token_ids))
         return drawn
 
-    def _rewards(self, policy: Policy, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
+    def _rewards(self, policy: LoadedLM, prompts: Sequence[Prompt], responses: list[list[int]]) -> np.ndarray:
         texts = [text_of(policy.tokenizer, self.sampling, ids) for ids in responses]
         return scored(self.reward, list(prompts), texts, "reward")

@@ -1,8 +1,8 @@
-"""One call that opens a trained value model by itself: `load_value(folder, policy)`.
+"""One call that opens a trained value model by itself: `load_value(folder, base)`.
 
 from stages.learn.values.load import load_value
 
-value = load_value("store/…/payload", "path/to/policy")
+value = load_value("store/…/payload", "path/to/base")
 value.score("Movie review: A tired", " sequel that nobody asked for.")   # (T+1, M): one row a prefix of the response
 """
 
@@ -13,21 +13,16 @@ import numpy as np
 import torch
 
 from stages.errors import BadInput
-from stages.learn.hidden import Trunk
-from stages.learn.values.scalar_head import ValueHead, fingerprint
-from stages.learn.values.vocab_head import VocabHead, is_vocab_head
-
-
-def load_head(folder: Path, device: str = "cpu", field: str = "value") -> ValueHead | VocabHead:
-    """The head of either kind. Raises BadInput where the folder holds none."""
-    return (VocabHead if is_vocab_head(folder) else ValueHead).load(Path(folder), device, field)
+from stages.learn.trunk import Trunk
+from stages.learn.values.head import ValueModel, load_head
+from stages.learn.values.scalar_head import fingerprint
 
 
 @dataclass
 class Value:
     """A head with its trunk."""
 
-    head: ValueHead | VocabHead
+    head: ValueModel
     trunk: Trunk
 
     def states(self, prompt: list[int], response: list[int]) -> np.ndarray:
@@ -38,12 +33,10 @@ class Value:
         (_, hidden), *_ = self.trunk.states([prompt + response], 1)
         hidden = hidden[len(prompt) - 1 :].to(self.head.mean.device)  # (T+1, D)
         with torch.inference_mode():
-            if isinstance(self.head, VocabHead):
-                tokens = torch.tensor(response, dtype=torch.long, device=hidden.device)  # (T,), T may be 0
-                taken = self.head.taken(hidden[:-1], tokens)[:, None]
-                found = torch.cat([taken.new_full((1, 1), torch.nan), taken])  # (T+1, 1)
-            else:
-                found = self.head(hidden)  # (T+1, M)
+            tokens = torch.tensor(response, dtype=torch.long, device=hidden.device)  # (T,), T may be 0
+            known = self.head.along(hidden, tokens)  # (T+1 or T, M)
+            unknown = known.new_full((self.head.first_state, known.shape[1]), torch.nan)
+            found = torch.cat([unknown, known])  # (T+1, M)
             return (self.head.mean + self.head.sd * found).double().cpu().numpy()
 
     def score(self, prompt: str, response: str) -> np.ndarray:
@@ -53,18 +46,18 @@ class Value:
         return self.states(start, list(tokenizer(response, add_special_tokens=False)["input_ids"]))
 
 
-def load_value(folder: Path | str, policy: Path | str | None = None, device: str = "cpu") -> Value:
+def load_value(folder: Path | str, base: Path | str | None = None, device: str = "cpu") -> Value:
     """A value model from the folder that stage `value` wrote, and the trunk that it reads.
 
-    `policy` is the folder of π₀; it may be left out where the value has a model of its own (`model/` in its folder).
+    `base` is the folder of π₀; it may be left out where the value has a model of its own (`model/` in its folder).
     Raises BadInput where the trunk is another than the head was trained on.
     """
     folder = Path(folder)
     head = load_head(folder, device, "folder")
     own = folder / "model"
-    where = own if (own / "config.json").is_file() else None if policy is None else Path(policy)
+    where = own if (own / "config.json").is_file() else None if base is None else Path(base)
     if where is None:
-        raise BadInput("policy", f"the value in {folder} reads π₀'s states; give the folder of π₀")
+        raise BadInput("base", f"the value in {folder} reads π₀'s states; give the folder of π₀")
     if head.trunk != fingerprint(where):
-        raise BadInput("policy", f"{where} is not the model that the value in {folder} was trained on")
+        raise BadInput("base", f"{where} is not the model that the value in {folder} was trained on")
     return Value(head, Trunk(where, layer=head.layer, dtype=head.dtype or "float32", device=device))

@@ -1,4 +1,4 @@
-"""What else a value may be trained on than TD(λ) returns: FUDGE, Controlled Decoding's Bellman target, a soft value.
+"""The arithmetic of the targets besides TD(λ): FUDGE, Controlled Decoding's Bellman target, a soft value.
 
 Sources: FUDGE, arXiv 2104.05218; Controlled Decoding (CD), arXiv 2310.17022, CD-Q (its CD-FUDGE regresses on the
 reward itself, which is TD(λ) with λ = 1); the soft value of Q♯, arXiv 2502.20548, learnt by Gumbel regression, arXiv
@@ -6,7 +6,6 @@ reward itself, which is TD(λ) with λ = 1); the soft value of Q♯, arXiv 2502.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -67,13 +66,3 @@ def soft_loss(values: torch.Tensor, rewards: torch.Tensor, eta: float) -> torch.
     bounded = d.clamp(max=5.0)
     beyond = (d - bounded) * math.exp(5.0)
     return eta * eta * (torch.exp(bounded) + beyond - d - 1)
-
-
-def soft_value(rewards: Sequence[float], probabilities: Sequence[float], eta: float) -> float:
-    """η·log Σ p·exp(r/η): the value of the KL-optimal policy (2502.20548), exactly, for a known distribution.
-
-    >>> round(soft_value([0.0, 1.0], [0.95, 0.05], 1.0), 5)   # right branch of Q♯'s tree, β = 1
-    0.08242
-    """
-    logs = torch.tensor(rewards, dtype=torch.float64) / eta + torch.tensor(probabilities, dtype=torch.float64).log()
-    return eta * float(torch.logsumexp(logs, dim=0))

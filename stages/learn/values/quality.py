@@ -4,18 +4,16 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from stages.learn.values.training import Features
-from stages.learn.values.vocab_head import VocabHead
+from stages.learn.values.head import ValueModel
+from stages.learn.values.states import Features
 
 PLACES = (("start", 0.0), ("middle", 0.5), ("end", 1.0))
 
 
 @torch.inference_mode()
-def values_of(head: torch.nn.Module, features: list[Features]) -> list[np.ndarray]:
+def values_of(head: ValueModel, features: list[Features]) -> list[np.ndarray]:
     """(S, M) float64 values of each rollout: of s₀ … s_T, or of s₁ … s_T from a head over the vocabulary."""
-    if isinstance(head, VocabHead):
-        return [head.taken(f.states[:-1], f.tokens)[:, None].double().numpy() for f in features]
-    return [head(f.states).double().numpy() for f in features]
+    return [head.along(f.states, f.tokens).double().numpy() for f in features]
 
 
 def heldout_quality(values: list[np.ndarray], scores: torch.Tensor, names: list[str]) -> dict[str, float]:

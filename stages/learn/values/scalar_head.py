@@ -1,6 +1,6 @@
-"""The value model: a head on one hidden state of the frozen trunk, with one output a reward.
+"""The scalar value head: from one hidden state of its trunk the value of that state, one output for each reward.
 
-    V(s) = (r − mean) / sd in expectation, so that β means the same for every reward.
+    V(s) is the expectation of (r − mean) / sd, so that β means the same for every reward.
 
 Written by `stages/learn/values/train.py`; read by guides and scorers. The folder holds `value.json` (layer, rewards,
 their mean and deviation, the trunk's fingerprint) and `value.safetensors` (the weights).
@@ -40,6 +40,8 @@ class ValueHead(nn.Module):
     used as log σ. The output layer starts at zero, so that an untrained head tilts nothing.
     """
 
+    first_state = 0
+    over_vocabulary = False
     mean: torch.Tensor
     sd: torch.Tensor
 
@@ -79,6 +81,10 @@ class ValueHead(nn.Module):
         if self.first is not None:
             hidden = torch.nn.functional.gelu(self.first(hidden))  # (..., width)
         return self.last(hidden)  # (..., M)
+
+    def along(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., T+1, M) values of s₀ … s_T from their states (..., T+1, D); the tokens between them are not read."""
+        return self(hidden)
 
     @torch.no_grad()
     def fold(self, mean: torch.Tensor, sd: torch.Tensor) -> None:

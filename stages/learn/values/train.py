@@ -1,14 +1,13 @@
-"""Stage: the value model. Reads labelled rollouts, prompts and the frozen base policy; writes `value.json` and
-`value.safetensors` (`value_model.py`, `vocab_model.py`), a model card, and `model/` where the value has its own trunk.
+"""Stage: the value model. Reads labelled rollouts, prompts and π₀; writes `value.json` and `value.safetensors`
+(`scalar_head.py`, `vocab_head.py`), a model card, and `model/` where the value has a trunk of its own.
 
     tilt run goal=[value]
 
-A trunk's hidden state of every prefix feeds a head, which learns TD(λ) returns (arXiv 2405.06639) from all states of a
-response, that after EOS included. The trunk is the frozen policy itself, another small model, or either with LoRA.
+The value of a prefix is read by a head from one hidden state of a trunk. The trunk is π₀ itself, frozen, or another
+small model; with LoRA it is trained too. The head learns from every state of a response, the one after EOS included.
 """
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,16 @@ from stages.engine.prompts import encode_prompt, require_room
 from stages.errors import BadInput
 from stages.learn.cards import model_card, rollouts_table
 from stages.learn.flops import training_flops
-from stages.learn.hidden import Trunk
 from stages.learn.labels import read_labels, reward_columns, split_prompts, spread
 from stages.learn.loop.batches import length_batches
-from stages.learn.loop.ranks import together
 from stages.learn.loop.trainer import Trainer, fit, machines_of, seeded
+from stages.learn.trunk import Trunk
+from stages.learn.values.head import new_head
+from stages.learn.values.head_training import HeadTraining
 from stages.learn.values.quality import heldout_quality, values_of
-from stages.learn.values.scalar_head import ValueHead, fingerprint
-from stages.learn.values.training import TARGETS, Features, HeadTraining
-from stages.learn.values.trunk_training import AdaptedTraining
-from stages.learn.values.vocab_head import VocabHead
+from stages.learn.values.scalar_head import fingerprint
+from stages.learn.values.states import AdaptedStates, Features, KeptStates, Standard, States, read_features
+from stages.learn.values.targets import Distribution, Settings, target_named
 from stages.records import Labelled, Prompt
 from stages.runtime import Runtime
 from stages.training_cost import rollouts_cost, write_cost
@@ -45,8 +44,8 @@ class TrainValue:
     """Payload of stage `labels`."""
     prompts: Path
     """Payload of stage `prompts`."""
-    policy: Path
-    """Folder of π₀: the rollouts' policy and, without `model`, the head's trunk."""
+    base: Path
+    """Folder of π₀, which drew the rollouts; without `model` it is the head's trunk too."""
     rewards: list[str] = field(default_factory=lambda: ["proxy"])
     """Reward columns to learn, one output each; a head over the vocabulary learns one."""
     model: Path | None = None
@@ -90,37 +89,47 @@ class TrainValue:
         """Raises BadInput on an unknown layer, head or target, a missing, constant or not finite reward, rollouts that
         all were cut, or a trunk with another vocabulary."""
         self._check()
-        with together(self) as group:
-            rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
-            rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
-            held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
-            train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
-            measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
-            mean, sd = spread(rewards[train], self.rewards)  # (M,)
-            scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
-            trunk = self._trunk()
-            starts, sequences = self._sequences(trunk, rollouts, prompts)
-            features = self._features(trunk, starts, sequences)
-            centre, scale = self._standardise(features, train)
-            with seeded(self.seed):
-                head = self._head(trunk)
-                batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
-                batches = [[train[i] for i in batch] for batch in batches]
-                training = self._training(head, features, scores, trunk, sequences, starts, centre, scale)
-                trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
-            if group.rank:
-                return
+        rollouts, prompts = read_labels(self.labels, self.prompts, self.allow_truncated)
+        rewards = reward_columns(rollouts, self.rewards, "rewards")  # (N, M) float64
+        held = split_prompts([r.prompt_id for r in rollouts], self.heldout, self.seed)
+        train = [i for i, r in enumerate(rollouts) if r.prompt_id not in held]
+        measured = [i for i, r in enumerate(rollouts) if r.prompt_id in held]
+        mean, sd = spread(rewards[train], self.rewards)  # (M,)
+        scores = torch.from_numpy((rewards - mean) / sd).float()  # (N, M)
+        trunk = self._trunk()
+        starts, sequences = self._sequences(trunk, rollouts, prompts)
+        features = self._features(trunk, starts, sequences)
+        standard = Standard.of([features[i] for i in train])
+        standard.apply(features)
+        with seeded(self.seed):
+            head = new_head(
+                self.head,
+                size=trunk.size,
+                vocabulary=int(trunk.model.config.vocab_size),
+                rewards=self.rewards,
+                width=self.width,
+                layer=self.layer,
+                dtype=self.dtype,
+                target=self.target,
+            )
+            batches = length_batches([len(sequences[i]) for i in train], self.batch_size, self.epochs, self.seed)
+            batches = [[train[i] for i in batch] for batch in batches]
+            states = self._states(trunk, starts, sequences, features, standard)
+            target = target_named(self.target).of(Settings(self.td_lambda, self.eta, self._distribution))
+            rates = {"learning_rate": self.learning_rate, "weight_decay": self.weight_decay}
+            training = HeadTraining(head, states, features, scores, target, **rates)
+            trained = fit(training, batches, self.runtime, "value loss", trainer=self.trainer, heldout=measured)
+        if self.runtime.rank:
+            return
         lengths = [len(s) for s in sequences]
         flops = training_flops(trunk.model, head, lengths, [lengths[i] for i in trained.examples])
-        if isinstance(training, AdaptedTraining):
-            training.merge()
+        if states.settle():
             features = self._features(trunk, starts, sequences)
-            for f in features:
-                f.states.sub_(centre).div_(scale)
+            standard.apply(features)
         head = head.cpu().eval()
         values = values_of(head, [features[i] for i in measured])
         metrics = heldout_quality(values, scores[measured], self.rewards) if measured else {}
-        head.fold(centre, scale)
+        head.fold(*standard)
         head.mean.copy_(torch.from_numpy(mean))
         head.sd.copy_(torch.from_numpy(sd))
         head.trunk = self._save_trunk(out, trunk)
@@ -136,7 +145,7 @@ class TrainValue:
         about = (
             f"Values of {', '.join(self.rewards)} ({self.target}) from hidden state {self.layer} of "
             f"{'a model of its own (`model/`)' if (out / 'model').is_dir() else 'π₀'}; open it with "
-            "`stages.learn.values.load.load_value(folder, policy)`. "
+            "`stages.learn.values.load.load_value(folder, base)`. "
             + ("This is not the value of VAS but that of the KL-optimal policy." if self.target == "soft" else "")
         )
         data = [rollouts_table(self.labels, rollouts, len(held))]
@@ -147,8 +156,7 @@ class TrainValue:
     def _check(self) -> None:
         if not 0 <= self.td_lambda <= 1:
             raise BadInput("td_lambda", f"{self.td_lambda} is not between 0 and 1")
-        if self.target not in TARGETS:
-            raise BadInput("target", f"{self.target!r} is no target; choose one of {', '.join(TARGETS)}")
+        target = target_named(self.target)
         for name in ("eta", "temperature"):
             if not getattr(self, name) > 0:
                 raise BadInput(name, f"{getattr(self, name)} is not positive")
@@ -156,28 +164,19 @@ class TrainValue:
             raise BadInput("rewards", f"a head over the vocabulary learns one reward, not {len(self.rewards)}")
         if self.lora_rank < 0:
             raise BadInput("lora_rank", f"{self.lora_rank} is negative; 0 freezes the trunk")
-        if self.target == "bellman" and (self.lora_rank or self.model is not None):
-            raise BadInput("target", "the Bellman target needs π₀'s own frozen trunk; leave out model and lora_rank")
+        if target.final_states and (self.lora_rank or self.model is not None):
+            raise BadInput("target", f"{self.target} needs π₀'s own frozen trunk; leave out model and lora_rank")
         machines_of(self.runtime, self.trainer)
 
     def _trunk(self) -> Trunk:
         """The model that the head reads. Raises BadInput where its tokens are not π₀'s."""
-        where, name = (Path(self.policy), "policy") if self.model is None else (Path(self.model), "model")
+        where, name = (Path(self.base), "base") if self.model is None else (Path(self.model), "model")
         if self.model is not None:
-            theirs, ours = (load_tokenizer(Path(p), n) for p, n in ((self.model, "model"), (self.policy, "policy")))
+            theirs, ours = (load_tokenizer(Path(p), n) for p, n in ((self.model, "model"), (self.base, "base")))
             if theirs.get_vocab() != ours.get_vocab():
-                raise BadInput(
-                    "model", f"{where} has another vocabulary than {self.policy}, whose tokens it would read"
-                )
-        keep = self.target == "bellman"
+                raise BadInput("model", f"{where} has another vocabulary than {self.base}, whose tokens it would read")
+        keep = target_named(self.target).final_states
         return Trunk(where, layer=self.layer, dtype=self.dtype, device=self.runtime.device, field=name, whole=keep)
-
-    def _head(self, trunk: Trunk) -> ValueHead | VocabHead:
-        kept: dict[str, Any] = {"layer": self.layer, "dtype": self.dtype, "target": self.target}
-        if self.head == "vocab":
-            vocabulary = int(trunk.model.config.vocab_size)
-            return VocabHead(size=trunk.size, vocabulary=vocabulary, reward=self.rewards[0], **kept)
-        return ValueHead(size=trunk.size, rewards=self.rewards, head=self.head, width=self.width, **kept)
 
     def _sequences(
         self, trunk: Trunk, rollouts: list[Labelled], prompts: dict[str, Prompt]
@@ -187,69 +186,39 @@ class TrainValue:
         encoded = {name: encode_prompt(trunk.tokenizer, prompts[name]) for name in {r.prompt_id for r in rollouts}}
         longest = max(rollouts, key=lambda r: len(encoded[r.prompt_id]) + len(r.token_ids))
         lengths = {longest.prompt_id: len(encoded[longest.prompt_id])}
-        field = "policy" if self.model is None else "model"
+        field = "base" if self.model is None else "model"
         require_room(lengths, trunk.model, len(longest.token_ids), field)
         return [len(encoded[r.prompt_id]) for r in rollouts], [encoded[r.prompt_id] + r.token_ids for r in rollouts]
 
     def _features(self, trunk: Trunk, starts: list[int], sequences: list[list[int]]) -> list[Features]:
-        """States s₀ (last prompt token) … s_T (last response token) of every rollout, fp32 on the CPU."""
-        found: list[Features | None] = [None] * len(sequences)
-        for done, (index, hidden) in enumerate(trunk.states(sequences, self.runtime.rows), 1):  # (S, D)
-            at = starts[index]
-            tokens = torch.tensor(sequences[index][at:])
-            states, final = hidden.split([trunk.size, hidden.shape[1] - trunk.size], dim=1)
-            found[index] = Features(states[at - 1 :].clone(), tokens, final[at - 1 :].to(getattr(torch, self.dtype)))
-            if done % self.runtime.rows == 0 or done == len(sequences):
-                self.runtime.progress(done, len(sequences), "rollouts read")
-        return [f for f in found if f is not None]
+        rows, progress = self.runtime.rows, self.runtime.progress
+        return read_features(trunk, starts, sequences, dtype=self.dtype, rows=rows, progress=progress)
 
-    def _standardise(self, features: list[Features], train: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation, (D,) each, of the training states; all states are standardised in place."""
-        together = torch.cat([features[i].states for i in train])  # (states, D)
-        centre, scale = together.mean(0), together.std(0) + 1e-6
-        for f in features:
-            f.states.sub_(centre).div_(scale)
-        return centre, scale
-
-    def _training(
+    def _states(
         self,
-        head: ValueHead | VocabHead,
-        features: list[Features],
-        scores: torch.Tensor,
         trunk: Trunk,
-        sequences: list[list[int]],
         starts: list[int],
-        centre: torch.Tensor,
-        scale: torch.Tensor,
-    ) -> HeadTraining:
-        training = HeadTraining(
-            head,
-            features,
-            scores,
-            target=self.target,
-            lam=self.td_lambda,
-            eta=self.eta,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            policy=self._policy() if self.target == "bellman" else None,
-        )
-        if self.lora_rank:
-            adapters = {"rank": self.lora_rank, "alpha": self.lora_alpha, "top_layers": self.top_layers}
-            return AdaptedTraining(training, trunk, sequences, starts, centre, scale, adapters)
-        return training
+        sequences: list[list[int]],
+        features: list[Features],
+        standard: Standard,
+    ) -> States:
+        if not self.lora_rank:
+            return KeptStates(features)
+        lora = {"rank": self.lora_rank, "alpha": self.lora_alpha, "top_layers": self.top_layers}
+        return AdaptedStates(trunk, starts, sequences, standard, **lora)
 
-    def _policy(self) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _distribution(self) -> Distribution:
         """π₀'s next-token probabilities (…, V) from its final hidden states (…, D), at the temperature of the draws."""
-        model = load_model(Path(self.policy), dtype=self.dtype, device=self.runtime.device, field="policy")
-        require_known_head(model, "policy")
-        head = Head.of(model)
+        lm = load_model(Path(self.base), dtype=self.dtype, device=self.runtime.device, field="base")
+        require_known_head(lm, "base")
+        head = Head.of(lm)
         return lambda final: (head(final).float() / self.temperature).softmax(-1)
 
     def _save_trunk(self, out: Path, trunk: Trunk) -> str:
         """The trunk's fingerprint, after it was saved beside the head where it is not π₀ itself."""
         if self.model is None and not self.lora_rank:
-            return fingerprint(Path(self.policy))
-        source = Path(self.policy if self.model is None else self.model)
+            return fingerprint(Path(self.base))
+        source = Path(self.base if self.model is None else self.model)
         if self.lora_rank:
             whole: Any = load_model(source, dtype=self.dtype, device=self.runtime.device)
             whole.base_model.load_state_dict(trunk.model.state_dict(), strict=False)  # the layers above stay

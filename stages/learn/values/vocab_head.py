@@ -1,4 +1,4 @@
-"""The vocabulary-wide value model: a head that scores every next token from one hidden state of its trunk.
+"""The value head over the vocabulary: from one hidden state of its trunk it scores every next token.
 
     Q(s, ·) = W·h(s) + b, Q(s, a) the value of the state after token a, in z-scored reward units   (arXiv 2409.17819)
 
@@ -23,6 +23,8 @@ class VocabHead(nn.Module):
     `dtype` is the trunk's while the head was trained, `target` what it was trained on.
     """
 
+    first_state = 1
+    over_vocabulary = True
     mean: torch.Tensor
     sd: torch.Tensor
 
@@ -54,6 +56,15 @@ class VocabHead(nn.Module):
     def taken(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """Q(s, a) of one token a state: (..., D) and (...) → (...), without the other V − 1."""
         return (self.last.weight[tokens] * hidden.float()).sum(-1) + self.last.bias[tokens]
+
+    def along(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """(..., T, 1) values of s₁ … s_T, each read from the state before it: (..., T+1, D) and (..., T)."""
+        return self.taken(hidden[..., :-1, :], tokens)[..., None]
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The one reward, as `ValueHead` names several."""
+        return (self.reward,)
 
     @torch.no_grad()
     def fold(self, mean: torch.Tensor, sd: torch.Tensor) -> None:

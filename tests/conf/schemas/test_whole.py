@@ -3,6 +3,7 @@
 import pytest
 from hydra import compose
 
+from conf.schemas.whole import WHOLE
 from pipeline.config import check
 from pipeline.errors import UsageError
 from pipeline.points import Composition, Point
@@ -36,7 +37,7 @@ from pipeline.points import Composition, Point
 )
 def test_what_stands_in_the_configuration_itself_is_held_against_its_bounds(override: str, line: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check(compose("config", [override]))
+        check(compose("config", [override]), WHOLE)
     assert str(refused.value) == line
 
 
@@ -44,13 +45,13 @@ def test_a_value_of_a_sweep_is_held_against_the_same_bounds() -> None:
     shared = Composition(compose("config", []))
     for value in ("two", 0):
         with pytest.raises(UsageError, match=rf"evaluation.samples: {value} is not a positive number of responses"):
-            Point("", shared, (("evaluation.samples", value),)).check()
+            Point("", shared, (("evaluation.samples", value),)).check(WHOLE)
 
 
 def test_the_bounds_of_the_configuration_itself_let_pass_what_has_a_meaning() -> None:
     given = ["compare.select_part=", "compare.slack=0.5", "+compare.shown=0"]
     config = compose("config", [*given, "max_cost=2", "name=2026", "objective=[a.b]"])
-    check(config)
+    check(config, WHOLE)
     assert (config.compare.select_part, config.compare.slack, config.compare.draws) == ("", 0.5, 2000)
     own = compose("config", ["compare._target_=mine.Compare", "compare.draws=few"])
-    check(own)  # a comparison of another class knows its own words
+    check(own, WHOLE)  # a comparison of another class knows its own words

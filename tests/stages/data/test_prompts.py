@@ -12,7 +12,6 @@ import pytest
 
 from stages import records
 from stages.data.prompts import Prompts
-from stages.data.raw_table import clean
 from stages.errors import BadInput
 from stages.records import Example, Prompt
 from stages.runtime import Runtime
@@ -211,23 +210,6 @@ def test_every_kind_of_table_reads_the_same(tmp_path: Path, name: str) -> None:
     expected = split(write_csv(tmp_path / "plain.csv", rows), tmp_path / "a")
     assert split(path, tmp_path / "b") == expected
     assert split(path.parent, tmp_path / "c") == expected  # a folder that holds exactly one table
-
-
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("  two\nlines\t and  blanks ", "two lines and blanks"),
-        ("Lilo &amp; Stitch <i>again</i>", "Lilo & Stitch again"),
-        ("3 < 4 and 5 > 4", "3 < 4 and 5 > 4"),
-        ("It’s “fine”", 'It\'s "fine"'),
-        ("…and yet", "and yet"),
-        ("'quoted in full'", "quoted in full"),
-        ("'quoted' and 'again'", "'quoted' and 'again'"),
-        ("cafe\u0301 \x00 noir", "café noir"),
-    ],
-)
-def test_texts_are_cleaned(raw: str, cleaned: str) -> None:
-    assert clean(raw) == cleaned
 
 
 @pytest.mark.parametrize(

@@ -1,191 +1,39 @@
-"""Chunk search against a plain reference: one prompt at a time, no cache, every figure from a fresh forward."""
+"""Chunk search against a plain reference (`conftest.py`), and how successors are compared."""
 
 import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from stages.decode import scorers
-from stages.decode.chunk import ChunkEngine, compare_officially, compare_successors
-from stages.decode.guides import Implicit, ScalarValue, Sum
-from stages.decode.scorers import Row
-from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.values import HeadValues, VocabValues
-from stages.engine.engine import Engine, Response
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Base, Sampling, uniforms
-from stages.engine.steering import Terms
-from stages.errors import BadInput
-from stages.learn.values.scalar_head import ValueHead, fingerprint
-from stages.learn.values.vocab_head import VocabHead
-from stages.records import Prompt
+from stages.decode.chunk import compare_officially, compare_successors
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.parts import Successor
+from stages.decode.scorers.explicit import StateValues
+from stages.decode.scorers.implicit import LogRatios
+from stages.decode.scorers.reward import TextRewards
+from stages.engine.causal_lm import CausalLM
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.learn.values.scalar_head import fingerprint
 
 Encoded = list[tuple[str, list[int]]]
-
-
-class Letters:
-    """Reward: how many letters of `wanted` a text holds; so texts of different ends tie seldom."""
-
-    def __init__(self, wanted: str = "aeiou") -> None:
-        self.wanted = wanted
-
-    def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-        assert len(prompts) == len(responses)
-        return np.array([sum(text.count(letter) for letter in self.wanted) for text in responses], dtype=float)
 
 
 def tokens(responses: list[Response]) -> list[list[int]]:
     return [response.token_ids for response in responses]
 
 
-@pytest.fixture(scope="module")
-def asked(prompts: Encoded, policy: Policy) -> list[Prompt]:
-    return [Prompt(id=name, part="test", text=str(policy.tokenizer.decode(ids))) for name, ids in prompts]
-
-
-@pytest.fixture(scope="module")
-def ending(tiny_model: Path, prompts: Encoded) -> Policy:
-    """The policy with its most common token as EOS, so that searches meet many ended beams."""
-    policy = CausalLM(tiny_model).load("cpu")
-    rows = Engine(policy, Sampling(max_new_tokens=6), Terms(), seed=0, rows=64).run(prompts, 6)
-    policy.eos = int(np.bincount(np.concatenate(tokens(rows))).argmax())
-    return policy
-
-
 Search = Callable[..., list[Response]]
 
 
-@pytest.fixture
-def search(ending: Policy, prompts: Encoded, asked: list[Prompt]) -> Search:
-    """`search(scorer, w, k, l, guide=None, rows=1000, only=…, **sampling)` → responses."""
-
-    def run(
-        scorer: Any,
-        w: int,
-        k: int,
-        chunk: int | None,
-        guide: Any = None,
-        rows: int = 1000,
-        samples: int = 1,
-        compat: str = "",
-        length_normalised: bool = False,
-        **given: Any,
-    ) -> list[Response]:
-        sampling = Sampling(**{"max_new_tokens": 6, **given})
-        terms = Terms() if guide is None else guide.open(ending, sampling)
-        found = ChunkSearch(w, k, chunk, scorer, length_normalised, compat)
-        return found.decode(ending, sampling, terms, asked, prompts, samples=samples, seed=0, rows=rows)
-
-    return run
-
-
-# the reference
-
-ScoreOf = Callable[[list[int], list[int]], float]
-"""(prompt, response so far) → score."""
-
-
-@torch.inference_mode()
-def reference(
-    policy: Policy, name: str, prompt: list[int], score: ScoreOf, w: int, k: int, chunk: int, official: bool = False
-) -> tuple[list[int], float]:
-    """Best response and its score; semantics written out from DESIGN §4, on lists of tokens."""
-    limit, size = 6, w * k
-    live: list[tuple[list[int], int]] = [([], slot) for slot in range(size)]
-    pool: list[list[int]] = []
-    clones: list[list[int]] = []
-    while live:
-        grown: list[tuple[list[int], int]] = []
-        for response, slot in live:
-            response = list(response)
-            for _ in range(chunk):
-                if len(response) == limit or (response and response[-1] == policy.eos):
-                    break
-                logits = policy.model(input_ids=torch.tensor([[*prompt, *response]]), use_cache=False).logits[:, -1]
-                u = torch.from_numpy(uniforms(0, name, slot, limit)[len(response)])
-                response.append(int(Base.of(logits, Sampling()).draw(u[:1])))
-            grown.append((response, slot))
-        over = [r for r, _ in grown if r[-1] == policy.eos or len(r) == limit]
-        going = [r for r, _ in grown if not (r[-1] == policy.eos or len(r) == limit)]
-        if official:
-            ranked = sorted([*clones, *(r for r, _ in grown)], key=lambda r: -score(prompt, r))[:w]
-            clones = [r for r in ranked if r[-1] == policy.eos or len(r) == limit for _ in range(k)]
-            pool = clones
-            beams = [(i, r) for i, r in enumerate(ranked) if not (r[-1] == policy.eos or len(r) == limit)]
-        else:
-            pool += over
-            distinct = [r for i, r in enumerate(going) if r not in going[:i]]
-            beams = list(enumerate(sorted(distinct, key=lambda r: -score(prompt, r))[:w]))
-        live = [(beam, i * k + j) for i, beam in beams for j in range(k)]
-    best = max(pool, key=lambda r: score(prompt, r))
-    return best, score(prompt, best)
-
-
-@torch.inference_mode()
-def fresh_logprob(model: Any, prompt: list[int], response: list[int]) -> float:
-    logits = model(input_ids=torch.tensor([[*prompt, *response]]), use_cache=False).logits[0].double()
-    logp = logits.log_softmax(-1)
-    return sum(float(logp[len(prompt) + i - 1, token]) for i, token in enumerate(response))
-
-
-@torch.inference_mode()
-def fresh_state(model: Any, ids: list[int], layer: int) -> torch.Tensor:
-    out = model(input_ids=torch.tensor([ids]), use_cache=False, output_hidden_states=True)
-    return out.hidden_states[layer][0, -1]
-
-
-Kind = tuple[Any, ScoreOf]
-
-
-@pytest.fixture(scope="module")
-def kinds(
-    ending: Policy,
-    tiny_model: Path,
-    tuned_model: Path,
-    small_model: Path,
-    head: Path,
-    vocab_head: Path,
-    make_head: Any,
-) -> dict[str, Kind]:
-    """Each scorer beside its score by fresh forwards."""
-    tuned, small, base = (CausalLM(f).load("cpu").model for f in (tuned_model, small_model, tiny_model))
-    small_head = make_head(layer=1, size=16, trunk=fingerprint(small_model))
-    scalar, wide, other = ValueHead.load(head), VocabHead.load(vocab_head), ValueHead.load(small_head)
-
-    def text(response: list[int]) -> str:
-        return str(ending.tokenizer.decode(response, skip_special_tokens=True))
-
-    return {
-        "reward": (scorers.Reward(Letters()), lambda p, r: Letters().score([None], [text(r)])[0]),  # type: ignore[list-item]
-        "implicit": (
-            scorers.Implicit(CausalLM(tuned_model)),
-            lambda p, r: fresh_logprob(tuned, p, r) - fresh_logprob(base, p, r),
-        ),
-        "implicit, untuned": (
-            scorers.Implicit(CausalLM(tuned_model), CausalLM(small_model)),
-            lambda p, r: fresh_logprob(tuned, p, r) - fresh_logprob(small, p, r),
-        ),
-        "explicit": (
-            scorers.Explicit(head),
-            lambda p, r: float(scalar(fresh_state(base, [*p, *r], scalar.layer))[0]),
-        ),
-        "explicit, wide": (
-            scorers.Explicit(vocab_head),
-            lambda p, r: float(wide(fresh_state(base, [*p, *r[:-1]], wide.layer))[r[-1]]),
-        ),
-        "explicit, separate": (
-            scorers.Explicit(small_head, CausalLM(small_model)),
-            lambda p, r: float(other(fresh_state(small, [*p, *r], other.layer))[0]),
-        ),
-    }
+Kind = tuple[Any, Callable[[list[int], list[int]], float]]
+"""A scorer, and its score by fresh forwards."""
 
 
 NAMES = ["reward", "implicit", "implicit, untuned", "explicit", "explicit, wide", "explicit, separate"]
@@ -196,7 +44,15 @@ NAMES = ["reward", "implicit", "implicit, untuned", "explicit", "explicit, wide"
     [*((name, 2, 3, 2) for name in NAMES), ("implicit", 3, 1, 1), ("explicit", 1, 4, 3), ("explicit, wide", 2, 1, 1)],
 )
 def test_a_batched_search_equals_the_reference_of_one_prompt_at_a_time(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], name: str, w: int, k: int, chunk: int
+    search: Search,
+    reference: Any,
+    ending: LoadedLM,
+    prompts: Encoded,
+    kinds: dict[str, Kind],
+    name: str,
+    w: int,
+    k: int,
+    chunk: int,
 ) -> None:
     scorer, score = kinds[name]
     for row, (prompt, ids) in zip(search(scorer, w, k, chunk), prompts, strict=True):
@@ -216,7 +72,8 @@ def test_a_batched_search_equals_the_reference_of_one_prompt_at_a_time(
 )
 def test_any_size_of_search_equals_the_reference(
     search: Search,
-    ending: Policy,
+    reference: Any,
+    ending: LoadedLM,
     prompts: Encoded,
     kinds: dict[str, Kind],
     w: int,
@@ -236,52 +93,6 @@ def test_any_size_of_search_equals_the_reference(
 
 
 # identities
-
-
-@pytest.mark.parametrize("name", ["reward", "implicit", "explicit"])
-@pytest.mark.parametrize("chunk", [1, 4, None])
-def test_one_beam_and_one_successor_is_sampling(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], name: str, chunk: int | None
-) -> None:
-    """Through the engine of chunks itself too, not only where `ChunkSearch` sees that nothing is chosen."""
-    sampling, terms = Sampling(max_new_tokens=6), Terms()
-    plain = Engine(ending, sampling, terms, seed=0, rows=64).run(prompts, 2)
-    assert tokens(search(kinds[name][0], 1, 1, chunk, samples=2)) == tokens(plain)
-    from stages.engine.lanes import Lanes
-
-    terms.lanes = Lanes(ending)
-    score = kinds[name][0].open(terms.lanes)
-    engine = ChunkEngine(ending, sampling, terms, score, beams=1, successors=1, chunk=chunk, seed=0, rows=7)
-    asked = [Prompt(id=one, part="test", text=one) for one, _ in prompts]
-    if name != "implicit":
-        rows = engine.run(prompts, 2, asked)
-        assert tokens(rows) == tokens(plain)
-        assert [row.kl for row in rows] == [row.kl for row in plain]
-
-
-@pytest.mark.parametrize(("w", "k"), [(1, 6), (2, 3), (6, 1)])
-@pytest.mark.parametrize("chunk", [None, 6, 50])
-def test_chunks_as_long_as_the_response_are_best_of_n(
-    search: Search, ending: Policy, prompts: Encoded, asked: list[Prompt], w: int, k: int, chunk: int | None
-) -> None:
-    best = BestOf(6, Letters()).decode(
-        ending, Sampling(max_new_tokens=6), Terms(), asked, prompts, samples=2, seed=0, rows=64
-    )
-    found = search(scorers.Reward(Letters()), w, k, chunk, samples=2)
-    assert tokens(found) == tokens(best)
-    assert [row.text for row in found] == [row.text for row in best]
-    assert sum(row.tokens for row in found) == sum(row.tokens for row in best)
-
-
-def test_without_a_scorer_it_is_emulated_fine_tuning(
-    search: Search, ending: Policy, prompts: Encoded, tuned_model: Path
-) -> None:
-    guide = Implicit(CausalLM(tuned_model), weight=0.5)
-    sampling = Sampling(max_new_tokens=6)
-    alone = Engine(ending, sampling, guide.open(ending, sampling), seed=0, rows=64).run(prompts, 1)
-    found = search(None, 4, 4, 2, guide=guide)
-    assert tokens(found) == tokens(alone)
-    assert [row.kl for row in found] == [row.kl for row in alone]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -304,7 +115,7 @@ def test_models_that_step_for_a_guide_score_as_those_that_read_whole_chunks(
     value = ScalarValue(
         make_head(layer=1, size=16, trunk=fingerprint(small_model)), beta=0.0, k=3, model=CausalLM(small_model)
     )
-    idle = Sum([Implicit(CausalLM(tuned_model), weight=0.0), value])
+    idle = Sum([ImplicitValue(CausalLM(tuned_model), weight=0.0), value])
     lazy, eager = search(kinds[name][0], 2, 3, 2), search(kinds[name][0], 2, 3, 2, guide=idle)
     assert tokens(lazy) == tokens(eager)
     worth = [row.score for row in lazy]  # type: ignore[attr-defined]
@@ -313,7 +124,7 @@ def test_models_that_step_for_a_guide_score_as_those_that_read_whole_chunks(
 
 def test_ivg_both_values_together(search: Search, kinds: dict[str, Kind], tuned_model: Path) -> None:
     """Implicit value per token, explicit value per chunk: another result than either."""
-    guide = Implicit(CausalLM(tuned_model), weight=0.5)
+    guide = ImplicitValue(CausalLM(tuned_model), weight=0.5)
     both = search(kinds["explicit"][0], 2, 2, 2, guide=guide)
     alone = search(None, 2, 2, 2, guide=guide)
     assert tokens(both) != tokens(alone)
@@ -325,11 +136,11 @@ def test_ivg_both_values_together(search: Search, kinds: dict[str, Kind], tuned_
 # semantics
 
 
-def row(tokens: list[int], score: float, over: bool = False) -> Row:
-    return Row(0, 0, token_ids=tokens, score=score, finished=over)
+def row(tokens: list[int], score: float, over: bool = False) -> Successor:
+    return Successor(0, 0, token_ids=tokens, score=score, finished=over)
 
 
-def is_over(one: Row) -> bool:
+def is_over(one: Successor) -> bool:
     return one.finished
 
 
@@ -376,7 +187,9 @@ def test_the_best_ever_seen_is_returned_and_public_code_loses_it(search: Search,
     assert max(gains) > 0
 
 
-def test_length_normalised_scores(search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind]) -> None:
+def test_length_normalised_scores(
+    search: Search, reference: Any, ending: LoadedLM, prompts: Encoded, kinds: dict[str, Kind]
+) -> None:
     scorer, score = kinds["implicit"]
     found = search(scorer, 2, 2, 2, length_normalised=True)
     for one, (prompt, ids) in zip(found, prompts, strict=True):
@@ -385,182 +198,11 @@ def test_length_normalised_scores(search: Search, ending: Policy, prompts: Encod
         assert one.score == pytest.approx(worth, abs=1e-3)  # type: ignore[attr-defined]
 
 
-def test_a_model_that_only_scores_reads_each_token_once(
-    search: Search, ending: Policy, prompts: Encoded, kinds: dict[str, Kind], small_model: Path
-) -> None:
-    """Tokens of all lanes: prompts once each, every drawn token once in the scorer, and in the policy but those that
-    ended a row."""
-    sampling, terms = Sampling(max_new_tokens=6), Terms()
-    from stages.engine.lanes import Lanes
-
-    terms.lanes = Lanes(ending)
-    score = kinds["explicit, separate"][0].open(terms.lanes)
-    engine = ChunkEngine(ending, sampling, terms, score, beams=2, successors=2, chunk=2, seed=0, rows=64)
-    read, drawn = [], []
-    original = engine._score
-
-    def spy(rows: list[Row]) -> None:
-        before = [one.tokens for one in rows]
-        original(rows)
-        read.append(sum(one.tokens for one in rows) - sum(before))
-
-    append = engine._append
-
-    def count(choice: Any) -> None:
-        drawn.append(len(choice.token))
-        append(choice)
-
-    engine._score, engine._append = spy, count  # type: ignore[method-assign]
-    engine.run(prompts, 1, [Prompt(id=n, part="test", text=str(ending.tokenizer.decode(i))) for n, i in prompts])
-    assert sum(read) == sum(drawn)
-
-
-def test_a_reward_is_charged_for_the_whole_text_at_every_comparison(search: Search, policy: Policy) -> None:
-    """What it says of itself, summed over its calls, is what the responses cost more than with the same reward free."""
-    told: list[int] = []
-
-    class Costly(Letters):
-        def cost(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-            lengths = np.array([len(text) for text in responses])
-            told.extend(lengths.tolist())
-            return lengths, 2.0 * lengths
-
-    free, counted = (search(scorers.Reward(reward), 2, 2, 2) for reward in (Letters(), Costly()))
-    assert tokens(counted) == tokens(free)
-    assert len(told) > 2 * 4 * len(free)  # three comparisons of up to four rows each
-    assert sum(row.tokens for row in counted) - sum(row.tokens for row in free) == sum(told) > 0
-    assert sum(row.flops for row in counted) - sum(row.flops for row in free) == pytest.approx(2 * sum(told))
-
-
-@pytest.mark.parametrize(("name", "size"), [("explicit", 32), ("explicit, wide", 32), ("explicit, separate", 16)])
-def test_a_value_is_charged_for_each_one_that_is_computed(
-    search: Search, kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch, name: str, size: int
-) -> None:
-    """A linear head, or one row of a head over the vocabulary: 2·(D + 1) FLOPs a value, and no more values than are
-    read: the last of a chunk where the model forwards chunks, every one where it steps."""
-    plain, computed = scorers.ValueScore.__init__, []
-
-    def counting(read: Any) -> Any:
-        def count(*args: Any) -> torch.Tensor:
-            values = read(*args)
-            computed.append(values.numel())
-            return values
-
-        return count
-
-    monkeypatch.setattr(HeadValues, "values", counting(HeadValues.values))
-    monkeypatch.setattr(VocabValues, "of", counting(VocabValues.of))
-    counted = search(kinds[name][0], 2, 2, 2)
-    values = sum(computed)
-
-    def free(self: Any, *args: Any) -> None:
-        plain(self, *args)
-        self.flops = 0.0
-
-    monkeypatch.setattr(scorers.ValueScore, "__init__", free)
-    without = search(kinds[name][0], 2, 2, 2)
-    assert tokens(counted) == tokens(without)
-    assert sum(row.flops for row in counted) - sum(row.flops for row in without) == values * 2 * (size + 1) > 0
-
-
-# another vocabulary
-
-
-def test_a_scorer_of_another_vocabulary_reads_the_text(
-    search: Search,
-    ending: Policy,
-    prompts: Encoded,
-    asked: list[Prompt],
-    strange_model: Path,
-    make_head: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Scores equal a fresh encoding of prompt and text by the scorer's own tokenizer; few tokens are read twice."""
-    other = CausalLM(strange_model).load("cpu")
-    folder = make_head(layer=1, size=16, trunk=fingerprint(strange_model))
-    head = ValueHead.load(folder)
-    own = {p.id: list(other.tokenizer(p.text)["input_ids"]) for p in asked}
-    by_ids = {tuple(ids): own[name] for name, ids in prompts}
-
-    def encoded(prompt: list[int], response: list[int]) -> list[int]:
-        text = str(ending.tokenizer.decode(response, skip_special_tokens=True))
-        ids = [*by_ids[tuple(prompt)], *other.tokenizer(text, add_special_tokens=False)["input_ids"]]
-        return [*ids, other.eos] if response[-1] == ending.eos else ids
-
-    def explicit(prompt: list[int], response: list[int]) -> float:
-        return float(head(fresh_state(other.model, encoded(prompt, response), head.layer))[0])
-
-    def implicit(prompt: list[int], response: list[int]) -> float:
-        ids, start = encoded(prompt, response), by_ids[tuple(prompt)]
-        return fresh_logprob(other.model, start, ids[len(start) :]) - fresh_logprob(ending.model, prompt, response)
-
-    for scorer, score in (
-        (scorers.Explicit(folder, CausalLM(strange_model)), explicit),
-        (scorers.Implicit(CausalLM(strange_model)), implicit),
-    ):
-        for found, (prompt, ids) in zip(search(scorer, 2, 2, 2), prompts, strict=True):
-            best, worth = reference(ending, prompt, ids, score, 2, 2, 2)
-            assert found.score == pytest.approx(worth, abs=1e-3)  # type: ignore[attr-defined]
-            assert found.token_ids == best
-
-
-def test_a_response_that_is_longer_in_the_scorer_s_tokens_must_fit_its_context(
-    ending: Policy, prompts: Encoded, asked: list[Prompt], strange_model: Path, tmp_path: Path
-) -> None:
-    """There is room for the six tokens of the policy, not for as many letters as their text has."""
-    tokenizer = AutoTokenizer.from_pretrained(strange_model)
-    longest = max(len(tokenizer(prompt.text)["input_ids"]) for prompt in asked)
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=longest + 6)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    search = ChunkSearch(2, 2, 2, scorers.Implicit(CausalLM(tmp_path)))
-    with pytest.raises(BadInput) as error:
-        search.decode(ending, Sampling(max_new_tokens=6), Terms(), asked, prompts, samples=4, seed=0, rows=64)
-    assert error.value.field == "search.scorer.tuned.folder"
-    assert re.fullmatch(
-        rf"a prompt of {longest} tokens and the \d+ that {tmp_path} makes of a response's text exceed its context of "
-        rf"{longest + 6}; shorten the prompts or set a smaller max_new_tokens",
-        error.value.problem,
-    )
-
-
-# refusals
-
-
-@pytest.mark.parametrize(
-    ("settings", "field"),
-    [
-        ({"beams": 0}, "search.beams"),
-        ({"successors": -1}, "search.successors"),
-        ({"chunk": 0}, "search.chunk"),
-        ({"compat": "trl"}, "search.compat"),
-        ({"scorer": scorers.Explicit(Path("x"), weights=math.inf)}, "search.scorer.weights"),
-        ({"scorer": scorers.Explicit(Path("x"), transform="exp")}, "search.scorer.transform"),
-    ],
-)
-def test_bad_settings_are_named(settings: dict[str, Any], field: str) -> None:
-    with pytest.raises(BadInput) as error:
-        ChunkSearch(**settings).check()
-    assert error.value.field == field
-
-
 @pytest.mark.parametrize("name", ["reward", "explicit", "explicit, separate", "implicit"])
 def test_a_score_that_is_not_finite_is_named(
     search: Search, kinds: dict[str, Kind], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    kind = {"r": scorers.TextScore, "e": scorers.ValueScore, "i": scorers.LogRatioScore}[name[0]]
+    kind = {"r": TextRewards, "e": StateValues, "i": LogRatios}[name[0]]
     monkeypatch.setattr(kind, "scores", lambda self, rows, read, asked: [math.nan] * len(rows))
     with pytest.raises(FloatingPointError, match=r"is not finite after step \d of prompt 'p0', sample 0"):
         search(kinds[name][0], 2, 2, 2)
-
-
-@pytest.mark.parametrize("shape", [(-2,), (0, 1), (0, 2)])
-def test_a_reward_of_the_wrong_shape_compares_nothing(search: Search, shape: tuple[int, ...]) -> None:
-    """Two scores too few; (N, 1) and (N, 2)."""
-
-    class Shapeless:
-        def score(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> np.ndarray:
-            return np.zeros((len(responses) + shape[0], *shape[1:]))
-
-    with pytest.raises(BadInput, match=r"^search\.scorer\.reward: Shapeless\.score gave shape"):
-        search(scorers.Reward(Shapeless()), 2, 2, 2)

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages.decode import scorers
+from stages.decode.best_of import BestOf
+from stages.decode.chunk_search import ChunkSearch
 from stages.decode.decode import Decode
-from stages.decode.guides import Implicit, ScalarValue, Sum
-from stages.decode.scorers import Explicit
-from stages.decode.search import BestOf, ChunkSearch
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.scorers.explicit import ExplicitScorer
+from stages.decode.scorers.implicit import ImplicitScorer
+from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
-from stages.engine.policy import CausalLM
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.engine.lanes import Lanes
+from stages.engine.sampling import Draw, Sampling
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
 from stages.reward import read_uncounted
@@ -122,7 +125,7 @@ def test_kl_is_not_claimed_where_there_is_no_closed_form(stage, head: Path, tmp_
 
 def test_ivg(stage, tuned_model: Path, head: Path, tmp_path: Path) -> None:
     """Implicit value per token, explicit value per chunk: no KL is claimed, all rows count."""
-    guide, search = Implicit(CausalLM(tuned_model)), ChunkSearch(2, 2, 2, Explicit(head))
+    guide, search = ImplicitValue(CausalLM(tuned_model)), ChunkSearch(2, 2, 2, ExplicitScorer(head))
     rows = generations(stage(guide=guide, search=search, method="ivg"), tmp_path / "ivg")
     base = generations(stage(), tmp_path / "base")
     assert [(row.prompt_id, row.sample) for row in rows] == [("p1", 0), ("p3", 0)]
@@ -146,15 +149,16 @@ def test_each_model_encodes_the_prompt_with_its_own_chat_template(
         copies[name] = tmp_path / name
         shutil.copytree(source, copies[name])
         (copies[name] / "chat_template.jinja").write_text(template)
-    guide = Implicit(CausalLM(copies["tuned"]))
+    guide = ImplicitValue(CausalLM(copies["tuned"]))
     (own,) = generations(stage(policy=CausalLM(copies["base"]), guide=guide), tmp_path / "own")
     sampling, policy = Sampling(max_new_tokens=5), CausalLM(copies["base"]).load("cpu")
-    terms = guide.open(policy, sampling)
+    lanes = Lanes(policy)
+    guide.open(lanes, sampling)
     prompt, longer = (policy.tokenizer(text)["input_ids"] for text in ("the cast", "the cast is superb"))
-    terms.lanes.encode([prompt], [Prompt(id="p", part="test", text="", messages=message)], 5)
-    assert [lane.prompts for lane in terms.lanes.all] == [[prompt], [longer]]
+    lanes.encode([("p", prompt)], [Prompt(id="p", part="test", text="", messages=message)], 5)
+    assert [lane.prompts for lane in lanes.all] == [[prompt], [longer]]
     tuned = CausalLM(copies["tuned"]).load("cpu")
-    (alone,) = Engine(tuned, sampling, Terms(), seed=0, rows=1).run([("p", longer)], 1)
+    (alone,) = Engine(Lanes(tuned), Draw(sampling, 0, 1)).run([("p", longer)], 1)
     assert own.token_ids == alone.token_ids  # z_base + (z_tuned − z_base)
 
 
@@ -176,9 +180,9 @@ def test_rows_and_progress_change_nothing(stage, head: Path, tmp_path: Path) -> 
         ({"search": BestOf(0, Vowels())}, "search.n"),
         ({"search": ChunkSearch(beams=0)}, "search.beams"),
         ({"search": ChunkSearch(chunk=-1)}, "search.chunk"),
-        ({"search": ChunkSearch(scorer=Explicit(Path("nowhere")))}, "search.scorer.folder"),
-        ({"search": ChunkSearch(scorer=scorers.Implicit(CausalLM(Path("nowhere"))))}, "search.scorer.tuned.folder"),
-        ({"guide": Implicit(CausalLM(Path("nowhere")))}, "guide.tuned.folder"),
+        ({"search": ChunkSearch(scorer=ExplicitScorer(Path("nowhere")))}, "search.scorer.folder"),
+        ({"search": ChunkSearch(scorer=ImplicitScorer(CausalLM(Path("nowhere"))))}, "search.scorer.tuned.folder"),
+        ({"guide": ImplicitValue(CausalLM(Path("nowhere")))}, "guide.tuned.folder"),
         ({"guide": Sum([])}, "guide.guides"),
         ({"sampling": Sampling(min_p=1.0)}, "sampling.min_p"),
         ({"prompts": Path("nowhere")}, "prompts"),
@@ -202,7 +206,7 @@ def test_shards_merge_into_the_same_generations(stage, head: Path, tmp_path: Pat
     fields: dict[str, Any] = {
         "guided": {"guide": ScalarValue(head, beta=3.0, k=6), "samples": 2},
         "best of n": {"search": BestOf(3, Vowels())},
-        "chunk search": {"search": ChunkSearch(beams=2, successors=2, chunk=2, scorer=Explicit(head))},
+        "chunk search": {"search": ChunkSearch(beams=2, successors=2, chunk=2, scorer=ExplicitScorer(head))},
     }[method]
     told: dict[str, float] = {}
     decode = stage(**fields, runtime=Runtime(metrics=told.update))

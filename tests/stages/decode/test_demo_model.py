@@ -10,17 +10,19 @@ import torch
 from hydra import compose, initialize_config_module
 
 from stages.data.assets import PackageModel
-from stages.decode.guides import ScalarValue
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.engine.causal_lm import CausalLM
 from stages.engine.engine import Engine
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.sampling import Draw, Sampling
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 
 pytestmark = pytest.mark.assets
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> LoadedLM:
     folder = tmp_path_factory.mktemp("smollm2")
     from conf.schemas.register import register_schemas
 
@@ -31,16 +33,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return CausalLM(folder).load("cpu")
 
 
-def test_exact_kl_agrees_with_the_log_ratio(demo: Policy, tmp_path: Path) -> None:
+def test_exact_kl_agrees_with_the_log_ratio(demo: LoadedLM, tmp_path: Path) -> None:
     head = ValueHead(size=576, rewards=("proxy",), layer=20, trunk=fingerprint(demo.folder))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         head.last.weight.copy_(torch.randn(head.last.weight.shape, generator=generator) * 0.02)
     head.save(tmp_path)
     sampling = Sampling(temperature=0.9, top_p=0.9, max_new_tokens=8)
-    terms = ScalarValue(tmp_path, beta=2.0, k=10).open(demo, sampling)
+    lanes = Lanes(demo)
+    terms = ScalarValue(tmp_path, beta=2.0, k=10).open(lanes, sampling)
     ids = list(demo.tokenizer("Movie review: The story of")["input_ids"])
-    rows = Engine(demo, sampling, terms, seed=0, rows=64).run([("a", ids)], 128)
+    rows = Engine(lanes, Draw(sampling, 0, 64), terms).run([("a", ids)], 128)
     kl = np.array([row.kl for row in rows])
     ratio = np.array([row.logprob - row.base_logprob for row in rows])
     assert kl.mean() > 0.1

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from stages.decode import divergence
+from stages.decode.chunk_search import ChunkSearch
 from stages.decode.decode import Decode
 from stages.decode.divergence import step_kl
-from stages.decode.guides import Implicit
-from stages.decode.search import ChunkSearch
-from stages.engine.policy import CausalLM
-from stages.engine.sampling import Base, Sampling
+from stages.decode.guides.implicit_value import ImplicitValue
+from stages.engine.causal_lm import CausalLM
+from stages.engine.distribution import Distribution
+from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.records import Generation, Prompt, read, write
 from stages.runtime import Runtime
@@ -66,15 +67,15 @@ def run(tmp_path: Path) -> Run:
 def test_one_step_by_hand() -> None:
     # π = (.5, .5, 0), π₀ = (.25, .75, 0): .5·log 2 + .5·log ⅔ = .34657 − .20273 = .14384; twice as hot: log π halves.
     never = -math.inf
-    ours = Base.of(torch.tensor([[1.0, 1.0, never]]), Sampling())
-    theirs = Base.of(torch.tensor([[math.log(1), math.log(3), never]]), Sampling())
+    ours = Distribution.of(torch.tensor([[1.0, 1.0, never]]), Sampling())
+    theirs = Distribution.of(torch.tensor([[math.log(1), math.log(3), never]]), Sampling())
     assert step_kl(ours, theirs, 1.0).item() == pytest.approx(0.143841, abs=1e-6)
     hot = Sampling(temperature=2.0)  # π₀ = (1, √3) ÷ (1 + √3) = (.36603, .63397)
     expected = 0.5 * math.log(0.5 / 0.36603) + 0.5 * math.log(0.5 / 0.63397)
-    assert step_kl(Base.of(ours.logits, hot), Base.of(theirs.logits, hot), 2.0).item() == pytest.approx(
+    assert step_kl(Distribution.of(ours.logits, hot), Distribution.of(theirs.logits, hot), 2.0).item() == pytest.approx(
         expected, abs=1e-5
     )
-    only = Base.of(torch.tensor([[never, 0.0, never]]), Sampling())
+    only = Distribution.of(torch.tensor([[never, 0.0, never]]), Sampling())
     assert step_kl(only, theirs, 1.0).item() == pytest.approx(-math.log(0.75), abs=1e-6)
     assert step_kl(theirs, only, 1.0).item() == math.inf
 
@@ -84,7 +85,7 @@ def test_it_is_what_the_guided_engine_reports_of_the_same_policy(
     run: Run, tiny_model: Path, close_model: Path, temperature: float
 ) -> None:
     """z_base + 1·(z_tuned − z_base): the implicit guide of weight 1 is the tuned policy, token for token."""
-    guide = Implicit(CausalLM(close_model), weight=1.0)
+    guide = ImplicitValue(CausalLM(close_model), weight=1.0)
     guided = run(tiny_model, base=tiny_model, guide=guide, samples=3, temperature=temperature)
     tuned = run(close_model, base=tiny_model, samples=3, temperature=temperature)
     assert [row.token_ids for row in tuned] == [row.token_ids for row in guided]
@@ -193,8 +194,8 @@ def test_no_kl_is_claimed_where_none_was_measured(
 ) -> None:
     for fields in (
         {"greedy": True},
-        {"guide": Implicit(CausalLM(close_model), weight=0.5)},
-        {"search": ChunkSearch(2, 2, 2, None), "guide": Implicit(CausalLM(close_model))},
+        {"guide": ImplicitValue(CausalLM(close_model), weight=0.5)},
+        {"search": ChunkSearch(2, 2, 2, None), "guide": ImplicitValue(CausalLM(close_model))},
         {"base": strange_model},  # another vocabulary
     ):
         rows = run(close_model, **{"base": tiny_model, **fields})

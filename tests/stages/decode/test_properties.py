@@ -1,4 +1,4 @@
-"""The identities of DESIGN §4 over random tiny models, batch shapes, paddings, k, β, W, K and L.
+"""Identities, each said where it is tested, over random tiny models, batch shapes, paddings, k, β, W, K and L.
 
 The examples are the same in every run; `TILT_EXAMPLES=500 pytest …` tries more of them.
 """
@@ -16,17 +16,21 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.decode import scorers
-from stages.decode.chunk import ChunkEngine
-from stages.decode.guides import LogRatio
-from stages.decode.search import BestOf, ChunkSearch
-from stages.decode.values import HeadValues
-from stages.engine.engine import Engine, Response
-from stages.engine.fork import branch_of, read_of
-from stages.engine.lanes import Lane, Lanes
-from stages.engine.policy import Policy
-from stages.engine.sampling import Base, Sampling, uniforms
-from stages.engine.steering import Candidates, Terms
+from stages.decode.best_of import BestOf
+from stages.decode.chunk import Chunks
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.implicit_value import LogRatioTilt
+from stages.decode.scorers.reward import RewardScorer
+from stages.decode.values.scalar import HeadValues
+from stages.engine.distribution import Distribution
+from stages.engine.engine import Engine
+from stages.engine.fork import branch_of, tap_of
+from stages.engine.lane import Lane
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling, uniforms
+from stages.engine.terms import Candidates, Terms
 from stages.learn.values.scalar_head import ValueHead
 from stages.records import Prompt
 
@@ -67,12 +71,12 @@ batches = st.lists(st.integers(1, 9), min_size=1, max_size=4)
 """Lengths of prompts."""
 
 
-def random_prompts(lengths: Sequence[int], policy: Policy, seed: int) -> list[tuple[str, list[int]]]:
+def random_prompts(lengths: Sequence[int], policy: LoadedLM, seed: int) -> list[tuple[str, list[int]]]:
     draw = np.random.default_rng(seed)
     return [(f"p{i}", draw.integers(3, policy.vocabulary, n).tolist()) for i, n in enumerate(lengths)]
 
 
-def random_head(policy: Policy, layer: int, seed: int) -> ValueHead:
+def random_head(policy: LoadedLM, layer: int, seed: int) -> ValueHead:
     head = ValueHead(size=policy.config.hidden_size, rewards=("proxy",), layer=layer)
     weight = torch.randn(head.last.weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -100,7 +104,7 @@ steps = st.builds(Step, st.integers(1, 5), st.integers(0, 7), st.integers(0, 2))
 
 
 @torch.inference_mode()
-def fresh(policy: Policy, rows: list[list[int]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def fresh(policy: LoadedLM, rows: list[list[int]]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Logits (F, V) and hidden states, (F, D) a layer, after the last tokens of F sequences of one length."""
     out = policy.model(input_ids=torch.tensor(rows), output_hidden_states=True, use_cache=False)
     return out.logits[:, -1], tuple(state[:, -1] for state in out.hidden_states)
@@ -114,7 +118,7 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 @given(shape=shapes(), lengths=batches, script=st.lists(steps, min_size=2, max_size=6), data=st.data())
 @torch.inference_mode()
 def test_cached_is_fresh(
-    make_family: Callable[..., Policy],
+    make_family: Callable[..., LoadedLM],
     shape: dict[str, Any],
     lengths: list[int],
     script: list[Step],
@@ -124,22 +128,22 @@ def test_cached_is_fresh(
     are those of fresh forwards, for every candidate."""
     policy = make_family(**shape)
     own = data.draw(st.integers(0, policy.layers), "layer")
-    reads: list[tuple[Policy, int, Any]] = [(policy, own, own)]
+    reads: list[tuple[LoadedLM, int, Any]] = [(policy, own, own)]
     if policy.layers > 1 and data.draw(st.booleans(), "with a fork"):
         fork = data.draw(st.integers(1, policy.layers - 1), "fork")
         model = copy.deepcopy(policy.model)
         path = policy.sections.path
         for parameter in model.base_model.get_submodule(f"{path}.{fork}").parameters():
             parameter.mul_(1.25)
-        whole = Policy(policy.folder, model, policy.tokenizer, "policy.folder")
+        whole = LoadedLM(policy.folder, model, policy.tokenizer, "policy.folder")
         branch = branch_of(policy, whole, "policy.folder")
         assert branch is not None
         assert branch.first == fork
         layer = data.draw(st.integers(fork + 1, policy.layers), "layer above the fork")
-        reads.append((whole, layer, read_of(branch, layer)))
+        reads.append((whole, layer, tap_of(branch, layer)))
     lane = Lane(policy)
     lane.wants_logits = True
-    places = [(model, layer, lane.place(read)) for model, layer, read in reads]
+    places = [(model, layer, lane.tap(read)) for model, layer, read in reads]
     draw = np.random.default_rng(shape["seed"])
     lane.prompts = [ids for _, ids in random_prompts(lengths, policy, shape["seed"])]
     lane.begin(2 * len(script) + 2, len(script), 5)
@@ -155,7 +159,7 @@ def test_cached_is_fresh(
         for row, prefix in enumerate(rows):
             assert_near(lane.logits[row], fresh(policy, [prefix])[0][0])
             for model, layer, place in places:
-                assert_near(lane.read[place][row], fresh(model, [prefix])[1][layer][0])
+                assert_near(lane.states[place][row], fresh(model, [prefix])[1][layer][0])
 
     enter(0, 1)
     for number, step in enumerate(script):
@@ -167,7 +171,7 @@ def test_cached_is_fresh(
         for row, prefix in enumerate(rows):
             alternatives = [[*prefix, token] for token in ids[row].tolist()]
             for model, layer, place in places:
-                assert_near(out.read[place][row], fresh(model, alternatives)[1][layer])
+                assert_near(out.states[place][row], fresh(model, alternatives)[1][layer])
         chosen = torch.from_numpy(draw.integers(0, step.width, len(rows)))
         lane.cache.keep(chosen)
         stay = list(range(len(rows)))
@@ -193,7 +197,7 @@ class Guide:
 
 
 def run(
-    policy: Policy,
+    policy: LoadedLM,
     prompts: list[tuple[str, list[int]]],
     sampling: Sampling,
     rows: int,
@@ -201,20 +205,19 @@ def run(
     guide: Guide | None = None,
 ) -> list[Response]:
     lanes = Lanes(policy)
-    terms = Terms(lanes)
+    terms = Terms()
     if guide is not None and head is not None:
         moved = copy.deepcopy(head)
-        moved.last.bias += guide.shift
-        weights = torch.tensor([guide.beta], dtype=torch.float64)
-        values = HeadValues("head", lanes.base, lanes.base.place(head.layer), moved, weights, "identity")
-        terms = Terms(lanes, [], [values], Candidates(guide.k, guide.outside))
-    return Engine(policy, sampling, terms, seed=0, rows=rows).run(prompts, 2)
+        moved.last.bias.add_(guide.shift)
+        values = HeadValues("head", lanes.policy, lanes.policy.tap(head.layer), moved, (guide.beta,), "identity")
+        terms = Terms([], [values], Candidates(guide.k, guide.outside))
+    return Engine(lanes, Draw(sampling, 0, rows), terms).run(prompts, 2)
 
 
 @few(12)
 @given(shape=shapes(), lengths=batches, rows=st.integers(2, 9), data=st.data())
 def test_guided_sampling(
-    make_family: Callable[..., Policy],
+    make_family: Callable[..., LoadedLM],
     oracle_step: Callable[..., tuple[np.ndarray, np.ndarray]],
     shape: dict[str, Any],
     lengths: list[int],
@@ -284,7 +287,7 @@ class Texts:
     weight=st.floats(-1, 1.5),
 )
 def test_search(
-    make_family: Callable[..., Policy],
+    make_family: Callable[..., LoadedLM],
     shape: dict[str, Any],
     lengths: list[int],
     rows: int,
@@ -296,18 +299,19 @@ def test_search(
     policy = make_family(**shape)
     prompts = random_prompts(lengths, policy, shape["seed"])
     asked = [Prompt(id=name, part="test", text=name) for name, _ in prompts]
-    sampling, scorer = Sampling(max_new_tokens=LIMIT), scorers.Reward(Texts())
+    sampling, scorer = Sampling(max_new_tokens=LIMIT), RewardScorer(Texts())
 
-    def searched(search: Any, terms: Terms | None = None, rows: int = rows) -> list[Response]:
-        return search.decode(policy, sampling, terms or Terms(), asked, prompts, samples=2, seed=0, rows=rows)
+    def searched(
+        search: Any, terms: Terms | None = None, rows: int = rows, lanes: Lanes | None = None
+    ) -> list[Response]:
+        return search.decode(lanes or Lanes(policy), Draw(sampling, 0, rows), terms or Terms(), asked, prompts, 2)
 
     # one beam and one successor are sampling, through the engine of chunks too
     plain = run(policy, prompts, sampling, rows)
     assert tokens(searched(ChunkSearch(1, 1, chunk, scorer))) == tokens(plain)
-    terms = Terms(Lanes(policy))
-    score = scorer.open(terms.lanes)  # type: ignore[arg-type]
-    engine = ChunkEngine(policy, sampling, terms, score, beams=1, successors=1, chunk=chunk, seed=0, rows=rows)
-    assert tokens(engine.run(prompts, 2, asked)) == tokens(plain)
+    lanes = Lanes(policy)
+    chunks = Chunks(scorer.open(lanes), beams=1, successors=1, chunk=chunk)
+    assert tokens(Engine(lanes, Draw(sampling, 0, rows)).run(prompts, 2, asked, schedule=chunks)) == tokens(plain)
     # chunks as long as the response are Best-of-N
     best = searched(BestOf(w * k, Texts()))
     for whole in (None, LIMIT, LIMIT + 7):
@@ -323,14 +327,14 @@ def test_search(
     lanes.all.append(lane)
     encode = lanes.encode
     lanes.encode = lambda encoded, _, limit: encode(encoded, None, limit)  # type: ignore[method-assign]  # no text here
-    implicit = Terms(lanes, [LogRatio(lanes, lane, lanes.base, weight)])
-    for row in searched(ChunkSearch(w, k, chunk, None), implicit):
+    implicit = Terms([LogRatioTilt(lanes, lane, lanes.policy, weight)])
+    for row in searched(ChunkSearch(w, k, chunk, None), implicit, lanes=lanes):
         name, ids = prompts[row.prompt]
         response: list[int] = []
         for u in uniforms(0, name, row.sample, LIMIT):
             (base,), (other,) = (fresh(model, [[*ids, *response]])[0] for model in (policy, tuned))
             mixed = (base + weight * (other - base))[None]
-            response.append(int(Base.of(mixed, Sampling()).draw(torch.from_numpy(u[:1]))))
+            response.append(int(Distribution.of(mixed, Sampling()).draw(torch.from_numpy(u[:1]))))
             if response[-1] == policy.eos:
                 break
         assert row.token_ids == response

@@ -1,4 +1,4 @@
-"""The engine: identities of DESIGN §4, against brute force over the vocabulary and dynamic programming."""
+"""The engine's identities, each said in its test, against brute force over the vocabulary and dynamic programming."""
 
 import math
 from collections.abc import Iterator
@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from stages.decode.guides import ScalarValue
-from stages.engine.engine import Engine, Response
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.steering import Terms
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.engine.causal_lm import CausalLM
+from stages.engine.engine import Engine
+from stages.engine.lanes import Lanes
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
 from stages.learn.values.scalar_head import ValueHead
 
 Prompts = list[tuple[str, list[int]]]
+
+
 OUTSIDE = ("mean", "prefix", "drop")
 
 
@@ -26,7 +30,7 @@ def tokens(responses: list[Response]) -> list[list[int]]:
 
 
 @contextmanager
-def eos_is(policy: Policy, token: int) -> Iterator[None]:
+def eos_is(policy: LoadedLM, token: int) -> Iterator[None]:
     """The random model rarely draws its own EOS; another token stands in for it."""
     before, policy.eos = policy.eos, token
     try:
@@ -68,7 +72,9 @@ def test_a_constant_added_to_the_value_changes_nothing(decode, make_head, outsid
 
 
 @pytest.mark.parametrize("guided", [False, True])
-def test_results_do_not_depend_on_the_rows_that_step_together(decode, head: Path, policy: Policy, guided: bool) -> None:
+def test_results_do_not_depend_on_the_rows_that_step_together(
+    decode, head: Path, policy: LoadedLM, guided: bool
+) -> None:
     """Rows leave by EOS at different steps and new ones enter, at every size of the batch."""
     guide = ScalarValue(head, beta=2.0, k=6) if guided else None
     with eos_is(policy, common_token(decode)):
@@ -80,6 +86,15 @@ def test_results_do_not_depend_on_the_rows_that_step_together(decode, head: Path
         assert [row.logprob for row in run] == pytest.approx([row.logprob for row in runs[0]], abs=1e-3)
         assert [row.tokens for row in run] == [row.tokens for row in runs[0]]
         assert [row.flops for row in run] == [row.flops for row in runs[0]]
+
+
+def test_batched_equals_one_at_a_time_past_every_window(
+    any_policy: LoadedLM, prompts: list[tuple[str, list[int]]]
+) -> None:
+    runs = [Engine(Lanes(any_policy), Draw(Sampling(max_new_tokens=9), 0, rows)).run(prompts, 2) for rows in (1, 4, 64)]
+    assert (
+        [row.token_ids for row in runs[0]] == [row.token_ids for row in runs[1]] == [row.token_ids for row in runs[2]]
+    )
 
 
 def test_results_do_not_depend_on_the_order_of_prompts(decode, prompts: Prompts, head: Path) -> None:
@@ -105,7 +120,7 @@ def test_another_seed_draws_other_tokens(decode) -> None:
 @pytest.mark.parametrize("outside", OUTSIDE)
 @torch.inference_mode()
 def test_log_probabilities_and_kl_equal_fresh_sums_over_the_vocabulary(
-    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path, outside: str, options: dict[str, float]
+    oracle_step: Any, decode, policy: LoadedLM, prompts: Prompts, head: Path, outside: str, options: dict[str, float]
 ) -> None:
     """k = 8 with top_k = 5: some candidates have no support, and nothing lies outside."""
     guide = ScalarValue(head, beta=1.5, k=8, outside=outside)
@@ -129,7 +144,7 @@ def test_log_probabilities_and_kl_equal_fresh_sums_over_the_vocabulary(
 @pytest.mark.parametrize("outside", ["mean", "drop"])
 @torch.inference_mode()
 def test_agreement_with_dynamic_programming(
-    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path, outside: str
+    oracle_step: Any, decode, policy: LoadedLM, prompts: Prompts, head: Path, outside: str
 ) -> None:
     """T = 3 and six tokens a step: all 6 + 36 prefixes are summed, KL(s) = KLₜ(s) + Σ π(a|s)·KL(s⊕a).
 
@@ -158,7 +173,7 @@ def test_agreement_with_dynamic_programming(
 
 
 def test_tokens_from_outside_the_candidates_are_drawn_and_go_on_correctly(
-    oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path
+    oracle_step: Any, decode, policy: LoadedLM, prompts: Prompts, head: Path
 ) -> None:
     """k = 2 of about 390 tokens: many draws lie outside, and still the next step's base log-probability is right."""
     rows = decode(ScalarValue(head, beta=1.0, k=2), samples=3)
@@ -175,7 +190,7 @@ def test_tokens_from_outside_the_candidates_are_drawn_and_go_on_correctly(
 
 
 @torch.inference_mode()
-def test_greedy_takes_the_maximum(oracle_step: Any, decode, policy: Policy, prompts: Prompts, head: Path) -> None:
+def test_greedy_takes_the_maximum(oracle_step: Any, decode, policy: LoadedLM, prompts: Prompts, head: Path) -> None:
     base, guide = decode(samples=1, greedy=True), ScalarValue(head, beta=3.0, k=8)
     guided = decode(guide, samples=1, greedy=True)
     for index, (_, ids) in enumerate(prompts):
@@ -191,7 +206,7 @@ def test_greedy_takes_the_maximum(oracle_step: Any, decode, policy: Policy, prom
 # endings, counts, refusals
 
 
-def test_eos_ends_a_row_and_counts_as_its_last_token(decode, policy: Policy) -> None:
+def test_eos_ends_a_row_and_counts_as_its_last_token(decode, policy: LoadedLM) -> None:
     common = common_token(decode)
     with eos_is(policy, common):
         rows = decode(samples=6)
@@ -202,16 +217,17 @@ def test_eos_ends_a_row_and_counts_as_its_last_token(decode, policy: Policy) -> 
         assert row.finished or len(row.token_ids) == 6
 
 
-def test_eos_can_be_made_a_candidate(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
+def test_eos_can_be_made_a_candidate(decode, policy: LoadedLM, prompts: Prompts, head: Path) -> None:
     sampling = Sampling()
     for force in (False, True):
-        terms = ScalarValue(head, k=3, force_eos_candidate=force).open(policy, sampling)
-        engine = Engine(policy, sampling, terms, seed=0, rows=8)
+        lanes = Lanes(policy)
+        terms = ScalarValue(head, k=3, force_eos_candidate=force).open(lanes, sampling)
+        engine = Engine(lanes, Draw(sampling, 0, 8), terms)
         seen: list[bool] = []
         original = engine.steering.propose
 
-        def propose(uniforms, original=original, seen=seen):  # type: ignore[no-untyped-def]
-            proposal = original(uniforms)
+        def propose(uniforms, betas, original=original, seen=seen):  # type: ignore[no-untyped-def]
+            proposal = original(uniforms, betas)
             seen.extend((proposal.ids[:, :3] == policy.eos).any(1).tolist())
             return proposal
 
@@ -220,7 +236,7 @@ def test_eos_can_be_made_a_candidate(decode, policy: Policy, prompts: Prompts, h
         assert all(seen) == force
 
 
-def test_tokens_and_flops_are_counted(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
+def test_tokens_and_flops_are_counted(decode, policy: LoadedLM, prompts: Prompts, head: Path) -> None:
     """Base: prompt + 5 of the 6 tokens (the last needs no forward). VAS, k = 4: prompt + 6·(4 + 1)."""
     length = len(prompts[1][1])
     first, second = decode(only=prompts[1:2])
@@ -236,17 +252,17 @@ def test_tokens_and_flops_are_counted(decode, policy: Policy, prompts: Prompts, 
 
 
 @pytest.mark.parametrize("rows", [1, 4, 7])
-def test_a_prompt_is_encoded_once(policy: Policy, prompts: Prompts, rows: int) -> None:
+def test_a_prompt_is_encoded_once(policy: LoadedLM, prompts: Prompts, rows: int) -> None:
     encoded: list[int] = []
-    engine = Engine(policy, Sampling(max_new_tokens=3), Terms(), seed=0, rows=rows)
-    original = engine._prefill
+    lanes = Lanes(policy)
+    original = lanes.policy.prefill
 
-    def prefill(wanted: list[int]) -> None:
+    def prefill(wanted):  # type: ignore[no-untyped-def]
         encoded.extend(wanted)
-        original(wanted)
+        return original(wanted)
 
-    engine._prefill = prefill  # type: ignore[method-assign]
-    engine.run(prompts, 5)
+    lanes.policy.prefill = prefill  # type: ignore[method-assign]
+    Engine(lanes, Draw(Sampling(max_new_tokens=3), 0, rows)).run(prompts, 5)
     assert encoded == [0, 1, 2, 3, 4]
 
 
@@ -255,25 +271,21 @@ def test_logits_that_are_not_finite_name_model_prompt_and_step(tiny_model: Path,
     original, calls = policy.logits, iter([False, False, True])
     policy.logits = lambda last: original(last) * (math.nan if next(calls) else 1)  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match=r"logits are not finite at step 2 of prompt 'p0', sample 0.*tiny"):
-        Engine(policy, Sampling(), Terms(), seed=0, rows=8).run(prompts, 1)
+        Engine(Lanes(policy), Draw(Sampling(), 0, 8)).run(prompts, 1)
 
 
-def test_values_that_are_not_finite_name_the_value_model(decode, policy: Policy, prompts: Prompts, head: Path) -> None:
-    terms = ScalarValue(head).open(policy, Sampling())
+def test_values_that_are_not_finite_name_the_value_model(
+    decode, policy: LoadedLM, prompts: Prompts, head: Path
+) -> None:
+    lanes = Lanes(policy)
+    terms = ScalarValue(head).open(lanes, Sampling())
     terms.scalar[0].head.last.bias.fill_(math.nan)  # type: ignore[attr-defined]
     with pytest.raises(FloatingPointError, match=r"values of .*head.* are not finite at step 0 of prompt 'p0'"):
-        Engine(policy, Sampling(), terms, seed=0, rows=8).run(prompts, 1)
+        Engine(lanes, Draw(Sampling(), 0, 8), terms).run(prompts, 1)
 
 
-def test_progress_ends_at_the_total(policy: Policy, prompts: Prompts) -> None:
+def test_progress_ends_at_the_total(policy: LoadedLM, prompts: Prompts) -> None:
     told: list[tuple[int, int]] = []
-    engine = Engine(
-        policy,
-        Sampling(),
-        Terms(),
-        seed=0,
-        rows=8,
-        progress=lambda done, total, note: told.append((done, total)),
-    )
-    engine.run(prompts, 2)
+    draw = Draw(Sampling(), 0, 8, lambda done, total, note: told.append((done, total)))
+    Engine(Lanes(policy), draw).run(prompts, 2)
     assert told[-1] == (10, 10)

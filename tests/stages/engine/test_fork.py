@@ -2,34 +2,42 @@
 adapted model."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
-from stages.decode import scorers
-from stages.decode.guides import ScalarValue, Sum, VocabValue
-from stages.decode.search import ChunkSearch
+from stages.decode.chunk_search import ChunkSearch
+from stages.decode.guides.scalar_value import ScalarValue
+from stages.decode.guides.sum import Sum
+from stages.decode.guides.vocab_value import VocabValue
+from stages.decode.scorers.explicit import ExplicitScorer
 from stages.engine import lanes as lanes_module
-from stages.engine.engine import Engine, Response
-from stages.engine.fork import branch_of, read_of
-from stages.engine.lanes import Lane
-from stages.engine.policy import CausalLM, Policy
-from stages.engine.sampling import Sampling
-from stages.engine.sections import Tap
+from stages.engine.causal_lm import CausalLM
+from stages.engine.fork import branch_of, tap_of
+from stages.engine.lane import Lane
+from stages.engine.lanes import Lanes
+from stages.engine.language_model import load_model
+from stages.engine.loaded import LoadedLM
+from stages.engine.response import Response
+from stages.engine.sampling import Draw, Sampling
+from stages.engine.sections import Sections, Tap
 from stages.learn.values.scalar_head import fingerprint
 from stages.learn.values.train import TrainValue
 from stages.learn.values.vocab_head import VocabHead
 from stages.records import Labelled, Prompt, write
 
 TOLERANCE = 1e-5
+
+
 Prompts = list[tuple[str, list[int]]]
 
 
-def fresh(policy: Policy, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
+def fresh(policy: LoadedLM, ids: list[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Last token's logits (V,) and hidden states, (D,) a layer, from the whole sequence without any cache."""
     out = policy.model(input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False)
     return out.logits[0, -1], tuple(state[0, -1] for state in out.hidden_states)
@@ -42,19 +50,19 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 @pytest.mark.parametrize(("fork", "layer"), [(1, 2), (1, 3), (2, 3)])
 @torch.inference_mode()
 def test_states_and_logits_are_those_of_two_fresh_forwards(
-    any_policy: Policy, tuned_above: Callable[..., Any], fork: int, layer: int
+    any_policy: LoadedLM, tuned_above: Callable[..., Any], fork: int, layer: int
 ) -> None:
     """Prompts of 7 and 2 tokens, steps of 5 and 3 candidates and of one token, past every window; rows leave and move.
     Layer 3 is the last: its state has gone through the final norm."""
     policy = any_policy
     model = tuned_above(policy.model, fork, layer)
-    whole = Policy(policy.folder, model, policy.tokenizer, "policy.folder")
+    whole = LoadedLM(policy.folder, model, policy.tokenizer, "policy.folder")
     branch = branch_of(policy, whole, "policy.folder")
     assert branch is not None
     assert branch.first == fork
     lane = Lane(policy)
     lane.wants_logits = True
-    place = lane.place(read_of(branch, layer))
+    place = lane.tap(tap_of(branch, layer))
     draw = torch.Generator().manual_seed(fork + layer)
 
     def tokens(*shape: int) -> Tensor:
@@ -70,7 +78,7 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
         assert lane.logits is not None
         for row, prefix in enumerate(prefixes):
             assert_near(lane.logits[row], fresh(policy, prefix)[0])
-            assert_near(lane.read[place][row], fresh(whole, prefix)[1][layer])
+            assert_near(lane.states[place][row], fresh(whole, prefix)[1][layer])
 
     assert_newest()
     for width, stay in ((5, [0, 1, 2]), (1, [2, 1]), (3, [0, 1]), (5, [1, 0]), (1, [0])):
@@ -79,7 +87,7 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
         for row, prefix in enumerate(prefixes):
             for column in range(width):
                 state = fresh(whole, [*prefix, int(ids[row, column])])[1][layer]
-                assert_near(out.read[place][row, column], state)
+                assert_near(out.states[place][row, column], state)
         chosen = torch.randint(width, (len(prefixes),), generator=draw)
         lane.cache.keep(chosen)
         prefixes = [[*prefixes[row], int(ids[row, chosen[row]])] for row in stay]
@@ -90,14 +98,6 @@ def test_states_and_logits_are_those_of_two_fresh_forwards(
 
 
 # the engine
-
-
-@pytest.fixture(scope="module")
-def top_head(tuned_top: Path, make_head: Any) -> Path:
-    """A value head on state 2 of it, with its model beside it."""
-    folder = make_head(layer=2, trunk=fingerprint(tuned_top))
-    shutil.copytree(tuned_top, folder / "model")
-    return folder
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_shared_trunk_decodes_as_a_whole_second_model(
 
 
 def test_a_vocabulary_wide_value_reads_a_branch(
-    policy: Policy, decode: Any, tuned_top: Path, apart: Callable[[], None], tmp_path: Path
+    policy: LoadedLM, decode: Any, tuned_top: Path, apart: Callable[[], None], tmp_path: Path
 ) -> None:
     head = VocabHead(size=32, vocabulary=policy.vocabulary, reward="proxy", layer=2, trunk=fingerprint(tuned_top))
     with torch.no_grad():
@@ -144,16 +144,17 @@ def test_a_vocabulary_wide_value_reads_a_branch(
 
 
 def test_values_of_several_layers_share_one_branch(
-    policy: Policy, decode: Any, tuned_top: Path, make_head: Any, apart: Callable[[], None]
+    policy: LoadedLM, decode: Any, tuned_top: Path, make_head: Any, apart: Callable[[], None]
 ) -> None:
     """States 1 (below the fork: the policy's own), 2 and 3 of the tuned model, and state 2 of the policy."""
     heads = [
         ScalarValue(make_head(layer=n, trunk=fingerprint(tuned_top)), model=CausalLM(tuned_top)) for n in (1, 2, 3)
     ]
     guide = Sum([*heads, ScalarValue(make_head(layer=2))], [1.0, -0.5, 0.7, 1.0])
-    lanes = guide.open(policy, Sampling()).lanes
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
     assert len(lanes.all) == 1
-    reads = lanes.base.reads
+    reads = lanes.policy.taps
     assert [read.layer if isinstance(read, Tap) else read for read in reads] == [1, 2, 3, 2]
     assert len({read.branch for read in reads if isinstance(read, Tap)}) == 1
     shared = decode(guide)
@@ -162,16 +163,17 @@ def test_values_of_several_layers_share_one_branch(
 
 
 def test_a_scorer_reads_the_branch_of_a_guide(
-    policy: Policy, prompts: Prompts, top_head: Path, apart: Callable[[], None]
+    policy: LoadedLM, prompts: Prompts, top_head: Path, apart: Callable[[], None]
 ) -> None:
     asked = [Prompt(id=name, part="test", text=str(policy.tokenizer.decode(ids))) for name, ids in prompts]
-    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, scorers.Explicit(top_head))
+    sampling, search = Sampling(max_new_tokens=6), ChunkSearch(2, 2, 2, ExplicitScorer(top_head))
 
     def run(guided: bool) -> list[Any]:
-        terms = ScalarValue(top_head, beta=1.0, k=4).open(policy, sampling)
+        lanes = Lanes(policy)
+        terms = ScalarValue(top_head, beta=1.0, k=4).open(lanes, sampling)
         if not guided:
             terms.scalar, terms.candidates = [], None
-        return search.decode(policy, sampling, terms, asked, prompts, samples=1, seed=0, rows=64)
+        return search.decode(lanes, Draw(sampling, 0, 64), terms, asked, prompts, 1)
 
     shared = [run(guided) for guided in (True, False)]
     apart()
@@ -181,95 +183,11 @@ def test_a_scorer_reads_the_branch_of_a_guide(
         assert [row.score for row in one] == pytest.approx([row.score for row in other], abs=1e-4)
 
 
-@pytest.fixture
-def counted(policy: Policy) -> Iterator[dict[Any, int]]:
-    """How many tokens each module has been given, once `watch`ed."""
-    seen: dict[Any, int] = {}
-    hooks = []
-
-    def watch(name: Any, module: torch.nn.Module) -> None:
-        def count(_: Any, args: tuple[Any, ...]) -> None:
-            seen[name] = seen.get(name, 0) + args[0].shape[0] * args[0].shape[1]
-
-        hooks.append(module.register_forward_pre_hook(count))
-
-    for index, layer in enumerate(policy.sections.layers):
-        watch(index, layer)
-    seen["watch"] = watch  # type: ignore[assignment]
-    yield seen
-    for hook in hooks:
-        hook.remove()
-
-
-def test_the_shared_layers_run_once_and_the_policys_top_for_the_chosen_token_alone(
-    policy: Policy, prompts: Prompts, top_head: Path, counted: dict[Any, Any]
-) -> None:
-    """k = 4 and one from outside, one row of 6 tokens; the fork lies above layer 0, the value reads state 2.
-
-    A step gives 5 tokens to layer 0 and to the tuned layer 1; then one, the chosen, to the policy's layers 1 and 2,
-    but for the last step, whose token needs no logits.
-    """
-    name, ids = prompts[1]
-    sampling = Sampling(max_new_tokens=6)
-    terms = ScalarValue(top_head, beta=2.0, k=4).open(policy, sampling)
-    assert terms.lanes is not None
-    (lane,) = terms.lanes.all
-    (tap,) = lane.reads
-    assert isinstance(tap, Tap)
-    assert tap.branch.sections.layers[0] is policy.sections.layers[0]
-    watch = counted.pop("watch")
-    watch("top", tap.branch.sections.layers[1])
-    counted.clear()  # a trial forward went before
-    (row,) = Engine(policy, sampling, terms, seed=0, rows=1).run([(name, ids)], 1)
-    assert len(row.token_ids) == 6
-    length = len(ids)
-    assert counted == {0: length + 6 * 5, "top": length + 6 * 5, 1: length + 5, 2: length + 5}
-    assert row.tokens == length + 6 * 5
-
-    layer = sum(p.numel() for p in policy.sections.layers[0].parameters())  # all layers are alike
-    norm = 32
-    prompt_pairs, spans = length * (length + 1) // 2, [length + t for t in range(1, 7)]
-    layers = 2 * layer * (4 * length + 6 * 5 * 2 + 5 * 2) + 2 * norm * (length + 5)
-    attention = 4 * 32 * (4 * prompt_pairs + 2 * 5 * sum(spans) + 2 * sum(spans[:5]))
-    logits = 2 * 32 * policy.vocabulary * 6
-    values = 6 * 4 * 2 * (32 + 1)  # k values a step of a linear head
-    assert row.flops == layers + attention + logits + values
-
-
-def test_a_frozen_trunks_upper_layers_run_for_the_chosen_token_alone(
-    policy: Policy, prompts: Prompts, head: Path, counted: dict[Any, Any]
-) -> None:
-    """The head reads state 2 of 3: k = 4 candidates and one more go through layers 0 and 1."""
-    counted.pop("watch")
-    terms = ScalarValue(head, beta=2.0, k=4).open(policy, Sampling(max_new_tokens=6))
-    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
-    length = len(prompts[1][1])
-    assert counted == {0: length + 30, 1: length + 30, 2: length + 5}
-
-
-def test_a_model_that_only_gives_states_stops_above_them(
-    policy: Policy, prompts: Prompts, tuned_model: Path, make_head: Any, counted: dict[Any, Any]
-) -> None:
-    """A value on state 1 of a model that shares nothing: its layers 1 and 2 never run."""
-    guide = ScalarValue(make_head(layer=1, trunk=fingerprint(tuned_model)), k=4, model=CausalLM(tuned_model))
-    terms = guide.open(policy, Sampling(max_new_tokens=6))
-    assert terms.lanes is not None
-    base, other = terms.lanes.all
-    watch = counted.pop("watch")
-    for index, layer in enumerate(other.policy.sections.layers):
-        watch(f"other {index}", layer)
-    Engine(policy, Sampling(max_new_tokens=6), terms, seed=0, rows=1).run(prompts[1:2], 1)
-    length = len(prompts[1][1])
-    assert counted == {0: length + 5, 1: length + 5, 2: length + 5, "other 0": length + 30}
-    assert len(other.cache.layers) == 1
-    assert len(base.cache.layers) == 3
-
-
 # what is shared
 
 
 def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
-    policy: Policy, tiny_model: Path, decode: Any, apart: Callable[[], None], tmp_path: Path
+    policy: LoadedLM, tiny_model: Path, decode: Any, apart: Callable[[], None], tmp_path: Path
 ) -> None:
     """LoRA on the one layer below state 2; the reward counts a response's tokens below 280."""
     drawn = torch.randint(260, 300, (24, 5), generator=torch.Generator().manual_seed(0)).tolist()
@@ -291,16 +209,93 @@ def test_a_value_that_the_value_stage_trained_with_adapters_shares_the_trunk(
     value = tmp_path / "value"
     value.mkdir()
     adapters: dict[str, Any] = {"lora_rank": 2, "top_layers": 1, "layer": 2, "head": "linear", "dtype": "float32"}
-    TrainValue(labels=tmp_path, prompts=tmp_path, policy=tiny_model, epochs=3, learning_rate=1e-2, **adapters).run(
-        value
-    )
+    TrainValue(labels=tmp_path, prompts=tmp_path, base=tiny_model, epochs=3, learning_rate=1e-2, **adapters).run(value)
     guide = ScalarValue(value, beta=3.0, k=5)
-    lanes = guide.open(policy, Sampling()).lanes
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
     assert len(lanes.all) == 1
-    (tap,) = lanes.base.reads
+    (tap,) = lanes.policy.taps
     assert isinstance(tap, Tap)
     assert (tap.branch.first, tap.layer) == (1, 2)
     shared = decode(guide)
     assert tokens(shared) != tokens(decode())
     apart()
     assert_same(shared, decode(guide))
+
+
+def copied(source: Path, to: Path, change: Callable[[Any], Any]) -> Path:
+    """The model of a folder with some weights changed."""
+    model = load_model(source, dtype="float32", device="cpu")
+    with torch.no_grad():
+        change(model.base_model)
+    model.save_pretrained(to)
+    AutoTokenizer.from_pretrained(source).save_pretrained(to)
+    return to
+
+
+def opened(guide: ScalarValue, policy: LoadedLM) -> Lanes:
+    """The lanes that a guide makes around the policy."""
+    lanes = Lanes(policy)
+    guide.open(lanes, Sampling())
+    return lanes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda trunk: trunk.layers[0].mlp.up_proj.weight.mul_(1.5),
+        lambda trunk: trunk.embed_tokens.weight[7].mul_(1.5),
+        lambda trunk: trunk.norm.weight.mul_(1.5),
+    ],
+    ids=["the first layer", "the embeddings", "the final norm"],
+)
+def test_a_model_that_differs_below_or_beside_its_upper_layers_steps_beside_the_policy(
+    policy: LoadedLM, tiny_model: Path, make_head: Any, tmp_path: Path, change: Callable[[Any], Any]
+) -> None:
+    other = copied(tiny_model, tmp_path / "other", change)
+    lanes = opened(ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other)), policy)
+    assert [lane.lm.folder for lane in lanes.all] == [policy.folder, other]
+
+
+def test_another_way_to_encode_prompts_is_another_lane(
+    policy: LoadedLM, tuned_top: Path, make_head: Any, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tuned_top, other)
+    guide = ScalarValue(make_head(trunk=fingerprint(other)), k=4, model=CausalLM(other))
+    assert len(opened(guide, policy).all) == 1
+    (other / "chat_template.jinja").write_text("{{ messages[0].content }} is superb")
+    assert len(opened(guide, policy).all) == 2
+
+
+def test_other_numbers_are_another_lane(policy: LoadedLM, tuned_top: Path, make_head: Any) -> None:
+    head = make_head(trunk=fingerprint(tuned_top))
+    guide = ScalarValue(head, k=4, model=CausalLM(tuned_top, dtype="bfloat16"))
+    assert len(opened(guide, policy).all) == 2
+
+
+def test_a_copy_of_the_policy_is_the_policy(
+    policy: LoadedLM, decode: Any, tiny_model: Path, head: Path, tmp_path: Path
+) -> None:
+    """No layer differs: the value reads the policy's own state."""
+    twin = tmp_path / "twin"
+    shutil.copytree(tiny_model, twin)
+    guide = ScalarValue(head, k=4, beta=2.0, model=CausalLM(twin))
+    assert opened(guide, policy).policy.taps == [2]
+    shared, own = decode(guide), decode(ScalarValue(head, k=4, beta=2.0))
+    assert [row.token_ids for row in shared] == [row.token_ids for row in own]
+
+
+def test_a_branch_that_a_trial_forward_does_not_confirm_is_not_used(
+    policy: LoadedLM, tuned_top: Path, make_head: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An architecture whose layers hand something else on, beside their states, would give other states."""
+
+    run = Sections.run
+
+    def shifted(self: Sections, first: int, *args: Any, **kwargs: Any) -> dict[int, Tensor]:
+        return {index: state + (0.5 if first else 0) for index, state in run(self, first, *args, **kwargs).items()}
+
+    monkeypatch.setattr(Sections, "run", shifted)
+    guide = ScalarValue(make_head(trunk=fingerprint(tuned_top)), k=4, model=CausalLM(tuned_top))
+    assert len(opened(guide, policy).all) == 2

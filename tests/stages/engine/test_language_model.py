@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from stages.engine.causal_lm import CausalLM
 from stages.engine.language_model import load_model
-from stages.engine.policy import CausalLM
 from stages.errors import BadInput
 
 

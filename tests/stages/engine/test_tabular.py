@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from stages.engine.sampling import Base, Sampling
-from stages.engine.steering import Candidates, Steering, Terms
+from stages.engine.distribution import Distribution
+from stages.engine.sampling import Sampling
+from stages.engine.steering import Steering
+from stages.engine.terms import Candidates, Terms
 
 V, T = 4, 3
 PREFIXES = [prefix for n in range(T) for prefix in itertools.product(range(V), repeat=n)]
@@ -25,17 +27,17 @@ class Table:
 
     name, flops, device = "table", 0.0, torch.device("cpu")
 
-    def __init__(self, beta: float, weight: float) -> None:
-        self.beta, self.weight, self.lane, self.base = beta, weight, self, self
+    def __init__(self, beta: float) -> None:
+        self.lane, self.policy, self.betas = self, self, (beta,)
         self.logits = torch.tensor(np.stack([LOGITS[p] for p in PREFIXES])).float()
-        self.policy = SimpleNamespace(eos=3)
-        self.read = (torch.tensor([VALUES[p] for p in PREFIXES])[:, None],)
+        self.lm = SimpleNamespace(eos=3)
+        self.states = (torch.tensor([VALUES[p] for p in PREFIXES])[:, None],)
 
-    def values(self, read: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return self.beta * read[0][..., 0]
+    def values(self, states: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        return states[0]  # (…, 1)
 
-    def tilt(self, base: Base, sampling: Sampling) -> torch.Tensor:
-        return self.weight * torch.tensor(np.stack([WIDE[p] for p in PREFIXES])).float()
+    def tilt(self, base: Distribution, sampling: Sampling, betas: torch.Tensor) -> torch.Tensor:
+        return betas.float() * torch.tensor(np.stack([WIDE[p] for p in PREFIXES])).float()
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -46,7 +48,7 @@ def softmax(z: np.ndarray) -> np.ndarray:
 def policy_at(
     prefix: tuple[int, ...], sampling: Sampling, beta: float, weight: float, kind: Candidates
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(π₀, π) by the definitions of DESIGN §4."""
+    """(π₀, π) by their definitions: π₀ ∝ e^(z/τ), π₁ ∝ π₀·e^(w·q); of it the k candidates times e^t, normalised."""
     z = LOGITS[prefix].astype(np.float32).astype(float) / sampling.temperature
     base = softmax(z)
     pi = softmax(z + weight * WIDE[prefix].astype(np.float32))
@@ -68,11 +70,13 @@ def policy_at(
 def test_summed_kl_equals_the_kl_of_all_leaves(kind: Candidates, weight: float) -> None:
     """KL(s) = KLₜ(s) + Σ π(a|s)·KL(s⊕a), the steps' KL from the engine's own arithmetic, to 1e-6."""
     beta, sampling = 1.3, Sampling(temperature=0.8)
-    table: Any = Table(beta, weight)
-    steering = Steering(Terms(None, [table], [table], kind), table, sampling)
-    proposal = steering.propose(torch.full((len(PREFIXES), 3), 0.4, dtype=torch.float64))
+    value: Any = Table(beta)
+    wide: Any = Table(weight)
+    steering = Steering(Terms([wide], [value], kind), value, sampling)
+    betas = torch.tensor([[weight, beta]], dtype=torch.float64).expand(len(PREFIXES), -1)
+    proposal = steering.propose(torch.full((len(PREFIXES), 3), 0.4, dtype=torch.float64), betas)
     states = [[VALUES[(*prefix, int(a))] for a in row] for prefix, row in zip(PREFIXES, proposal.ids, strict=True)]
-    choice = steering.choose(proposal, {table: (torch.tensor(states)[..., None],)})
+    choice = steering.choose(proposal, {value: (torch.tensor(states)[..., None],)})
     step = dict(zip(PREFIXES, choice.kl.tolist(), strict=True))
     policies = {prefix: policy_at(prefix, sampling, beta, weight, kind) for prefix in PREFIXES}
 

@@ -22,7 +22,7 @@ def steer(p: Tensor, candidates: list[int], values: Tensor, beta: float, outside
     chosen = p[candidates]
     share = p.sum() - chosen.sum() if len(candidates) < len(p) else torch.zeros(())
     log_outside = f64(NONE) if outside == "drop" else share.clamp(min=0).log().reshape(1)
-    tilt = value_tilt(values[None], (chosen > 0)[None], beta, outside, f64(prefix))
+    tilt = value_tilt(values[None], (chosen > 0)[None], f64(beta), outside, f64(prefix))
     return tilted(chosen.log()[None], tilt, log_outside)
 
 
@@ -47,7 +47,7 @@ def test_worked_example() -> None:
 
 
 def test_mean_is_over_candidates_that_the_base_can_draw() -> None:
-    tilt = value_tilt(f64(1, 0, 100)[None], torch.tensor([[True, True, False]]), 2.0, "mean")
+    tilt = value_tilt(f64(1, 0, 100)[None], torch.tensor([[True, True, False]]), f64(2.0), "mean")
     assert tilt[0, :2].tolist() == [1, -1]  # c = ½, not 33.7
 
 
@@ -120,7 +120,7 @@ def grid(n: int) -> Tensor:
 @given(st.lists(st.sampled_from([0.0, 0.05, 0.3, 1.0]), min_size=2, max_size=6).filter(any), st.booleans())
 def test_pick_draws_each_candidate_as_often_as_its_probability(raw: list[float], dropped: bool) -> None:
     p = f64(*raw) / (sum(raw) + (0 if dropped else 0.5))
-    policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(1 - p.sum()).log())
+    policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(1 - float(p.sum())).log())
     if dropped:
         policy = tilted(p.log()[None], torch.zeros(1, len(raw), dtype=torch.float64), f64(NONE))
     n = 2000

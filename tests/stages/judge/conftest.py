@@ -1,4 +1,4 @@
-"""Every test of this folder: loopback without proxies, no key of yours, a stage that runs on given payloads."""
+"""Tests of this folder talk to servers on 127.0.0.1, with no key of yours; `run_stage` judges given payloads."""
 
 import sys
 from collections.abc import Callable
@@ -9,10 +9,10 @@ import pytest
 
 from stages import records
 from stages.judge.judge import Judge
-from stages.judge.verdicts.verdicts import Verdict
+from stages.records import Verdict
 from stages.runtime import Runtime
 
-sys.path.insert(0, str(Path(__file__).parent))  # loopback.py, judging.py, children.py
+sys.path.insert(0, str(Path(__file__).parents[3]))  # for tests.stages.servers.loopback and its neighbours
 
 
 @pytest.fixture(autouse=True)

@@ -4,15 +4,19 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loopback import MODEL, completion
+import numpy as np
 
 from stages import records
-from stages.judge.asking.api_judge import ApiJudge
+from stages.judge.api_judge import ApiJudge
+from stages.judge.judge import Judge
 from stages.records import Generation, Prompt
-from stages.servers.traffic import Traffic
+from stages.runtime import Runtime
+from tests.stages.servers.loopback import MODEL, completion
+from tests.stages.servers.sending import quick
 
 PRICES = {"as_of": "2026-01", "models": {MODEL: {"input": 10.0, "output": 30.0, "batch": 0.5}}}
 
@@ -44,11 +48,6 @@ def write_methods(
     }
 
 
-def quick(**changes: Any) -> Traffic:
-    """Traffic that does not wait long."""
-    return Traffic(**({"concurrency": 8, "timeout": 5.0, "longest_wait": 0.05} | changes))
-
-
 def api_judge(base_url: str, /, **changes: Any) -> ApiJudge:
     given = {
         "name": "loop",
@@ -77,3 +76,34 @@ def longer_wins(body: dict[str, Any], n: int) -> dict[str, Any]:
     first, second = shown(body)
     m = 0.5 if len(first) == len(second) else 0.9 if len(first) > len(second) else 0.1
     return completion("m" if m > 0.5 else "M", logprobs={"m": math.log(m), "M": math.log(1 - m), "The": -9.0})
+
+
+@dataclass
+class Length:
+    """Long answers are good."""
+
+    def score(self, prompts: Any, responses: Any) -> np.ndarray:
+        return np.array([float(len(r)) for r in responses])
+
+
+@dataclass
+class Warm:
+    """Kind words make a review good."""
+
+    def score(self, prompts: Any, responses: Any) -> np.ndarray:
+        return np.array([float(sum(w in r for w in ("superb", "warm", "grace", "wonder"))) for r in responses])
+
+
+def judge_all(base_url: str, folder: str, out: str) -> None:
+    """Run by a child: judges the two methods in `folder`."""
+    Path(out).mkdir(parents=True)
+    runtime = Runtime()
+    runtime.requests = Path(folder) / "requests"
+    Judge(
+        generations=Path(folder) / "candidate",
+        reference_generations=Path(folder) / "reference",
+        prompts=Path(folder) / "prompts",
+        judges={"main": api_judge(base_url, runtime=quick(concurrency=6, timeout=0.25, account="kills"))},
+        canary=0,
+        runtime=runtime,
+    ).run(Path(out))

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import api_judge, generation, longer_wins, quick, shown, write_methods
-from loopback import Fault, Loopback
 
 from stages import records
 from stages.errors import BadInput
 from stages.judge.judge import Judge
+from stages.judge.reward_judge import RewardJudge
 from stages.judge.seat import Seat
-from stages.judge.verdicts.reward_judge import RewardJudge
 from stages.records import Generation
+from tests.stages.judge.judging import api_judge, generation, longer_wins, shown, write_methods
+from tests.stages.servers.loopback import Fault, Loopback
+from tests.stages.servers.sending import quick
 
 
 def refusal(run_stage: Any, payloads: dict[str, Path], judge: Any) -> str:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import Nursery
-from judging import api_judge, longer_wins, quick, shown, write_methods
-from loopback import Fault, Loopback, completion, is_preflight
 
 from stages import records
 from stages.errors import BadInput
-from stages.judge.verdicts.verdicts import Verdict
+from stages.records import Verdict
 from stages.servers.ledger import Ledger
 from stages.servers.request_cache import RequestCache
+from tests.stages.judge.judging import api_judge, judge_all, longer_wins, shown, write_methods
+from tests.stages.servers.children import Nursery
+from tests.stages.servers.loopback import Fault, Loopback, completion, is_preflight
+from tests.stages.servers.sending import quick
 
 PASSING = [
     Fault("status", 429), Fault("status", 429, headers={"Retry-After": "0.02"}), Fault("status", 500),
@@ -146,11 +147,12 @@ def killed_runs(folder: Path, prompts: int, kills: int, seed: int) -> dict[str, 
             return longer_wins(body, n)
         return Fault("status", 500) if draw.random() < 0.5 else Fault("reset_after")
 
-    with Loopback(respond, delay=0.02) as server, Nursery() as nursery:
+    with Loopback(respond, delay=0.02) as server, Nursery("tests.stages.judge.judging") as nursery:
+        places = {"base_url": server.base_url, "folder": str(folder)}
         portion = 2 * prompts // (kills + 1)  # answers until the next kill, on average
         for kill in range(kills):
             so_far, wanted = sum(server.answered.values()), draw.randint(0, 2 * portion - 2)
-            child = nursery.start("judge", base_url=server.base_url, folder=str(folder), out=str(folder / f"out{kill}"))
+            child = nursery.start(judge_all, **places, out=str(folder / f"out{kill}"))
             deadline = time.monotonic() + 30
             while sum(server.answered.values()) < so_far + wanted and time.monotonic() < deadline:
                 time.sleep(0.001)
@@ -159,10 +161,7 @@ def killed_runs(folder: Path, prompts: int, kills: int, seed: int) -> dict[str, 
             time.sleep(0.02 * draw.random())
             early += nursery.kill(child) == 0
             time.sleep(0.05)  # what was on its way arrives, and is billed
-        assert (
-            nursery.wait(nursery.start("judge", base_url=server.base_url, folder=str(folder), out=str(folder / "last")))
-            == 0
-        )
+        assert nursery.wait(nursery.start(judge_all, **places, out=str(folder / "last"))) == 0
         answered = Counter(server.answered)
         recorded = RequestCache(folder / "requests")
         verdicts = records.read(folder / "last" / "verdicts.parquet", Verdict)
@@ -172,10 +171,7 @@ def killed_runs(folder: Path, prompts: int, kills: int, seed: int) -> dict[str, 
         assert all(key in recorded for key in answered)
         assert all(recorded.repeated(key) == 0 for key in answered)  # no recorded answer was bought again
         lost = sum(recorded.unanswered(key) for key in answered)
-        assert (
-            nursery.wait(nursery.start("judge", base_url=server.base_url, folder=str(folder), out=str(folder / "more")))
-            == 0
-        )
+        assert nursery.wait(nursery.start(judge_all, **places, out=str(folder / "more"))) == 0
         assert server.answered == answered
     bought = sum(answered.values())
     # What the server billed (1,030 millionths of a dollar each) is never more than what the account says was spent.

@@ -12,11 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from judging import api_judge, quick, write_methods
 
 from stages.data.assets import PackageModel
 from stages.errors import BadInput
-from stages.judge.asking.answers import FAILURES
+from stages.judge.verdicts.outcomes import FAILURES
+from tests.stages.judge.judging import api_judge, write_methods
+from tests.stages.servers.sending import quick
 
 pytestmark = pytest.mark.assets
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judging import api_judge, quick, write_methods
-from loopback import Loopback, completion, is_preflight
+
+from tests.stages.judge.judging import api_judge, write_methods
+from tests.stages.servers.loopback import Loopback, completion, is_preflight
+from tests.stages.servers.sending import quick
 
 DATA = os.environ.get("TILT_ALPACA_DATA", "")
 pytestmark = pytest.mark.skipif(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging import longer_wins
-from loopback import MODEL, Fault, Loopback, is_preflight
+
+from tests.stages.judge.judging import longer_wins
+from tests.stages.servers.loopback import MODEL, Fault, Loopback, is_preflight
 
 TEXTS = '''
 from dataclasses import dataclass

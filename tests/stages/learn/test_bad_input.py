@@ -11,7 +11,6 @@ import torch
 from stages import records
 from stages.engine.sampling import Sampling
 from stages.errors import BadInput
-from stages.learn.labels import reward_columns, spread
 from stages.learn.loop.trainer import Trainer, TrainingRuntime
 from stages.learn.policies.dpo import Dpo
 from stages.learn.policies.ppo import Ppo
@@ -49,13 +48,13 @@ def build(tmp_path: Path, tiny_model: Path, tiny_encoder: Path, references: Path
     """A stage of a kind, for two steps: `build(kind, **fields)`."""
     records.write(tmp_path / "prompts.parquet", Prompt, [Prompt(id=f"p{i}", part="train", text="a") for i in range(4)])
     records.write(tmp_path / "labels.parquet", Labelled, [rollout(i, float(i)) for i in range(12)])
-    learnt: dict[str, Any] = {"labels": tmp_path, "prompts": tmp_path, "policy": tiny_model, "heldout": 0.0}
+    learnt: dict[str, Any] = {"labels": tmp_path, "prompts": tmp_path, "base": tiny_model, "heldout": 0.0}
     lora = {"lora_rank": 4, "top_layers": 0, "dtype": "float32"}
     drawn = {"reward": Length(), "sampling": Sampling(max_new_tokens=4), "batch_size": 8}
     kinds = {
         "sft": (FineTune, {"model": tiny_model, "prompts": references} | lora),
         "dpo": (Dpo, learnt | lora),
-        "ppo": (Ppo, {"prompts": tmp_path, "policy": tiny_model} | drawn | lora),
+        "ppo": (Ppo, {"prompts": tmp_path, "base": tiny_model} | drawn | lora),
         "value": (TrainValue, learnt | {"layer": 2, "dtype": "float32", "width": 8}),
         "classifier": (Classifier, {"examples": examples, "encoder": tiny_encoder}),
     }
@@ -112,15 +111,3 @@ def test_an_empty_reward_column(tmp_path: Path, build, kind: str):
     records.write(tmp_path / "labels.parquet", Labelled, [rollout(i, None) for i in range(12)])
     with pytest.raises(BadInput, match=r"^labels: reward 'proxy' is empty: none of 12 rollouts has one; label them"):
         stage.run(tmp_path)
-
-
-@pytest.mark.parametrize(("bad", "said"), [(None, "nan"), (float("nan"), "nan"), (float("-inf"), "-inf")])
-def test_a_reward_that_is_no_number_names_its_rollout(bad: float | None, said: str):
-    rollouts = [rollout(i, bad if i == 6 else float(i)) for i in range(12)]
-    with pytest.raises(BadInput, match=rf"^labels: reward 'proxy' is {said} for sample 1 of prompt 'p2'; label"):
-        reward_columns(rollouts, ["proxy"], "rewards")
-
-
-def test_a_reward_with_one_value_is_named():
-    with pytest.raises(BadInput, match=r"^labels: reward 'b' has one value on all training rollouts; nothing to learn"):
-        spread(np.array([[1.0, 2.0], [3.0, 2.0]]), ["a", "b"])

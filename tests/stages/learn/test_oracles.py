@@ -7,7 +7,7 @@ import torch
 
 from stages.engine.language_model import load_model
 from stages.learn.policies.advantages import gae
-from stages.learn.values.targets import td_lambda
+from stages.learn.values.td_lambda import td_lambda
 
 LENGTHS = torch.tensor([7, 1, 4])
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,15 +58,15 @@ def saved(
     ]
     records.write(folder / "prompts.parquet", Prompt, prompts)
     records.write(folder / "labels.parquet", Labelled, rollouts)
-    short = {"trainer": Trainer(max_steps=2), "learning_rate": 1e-2}
-    lora = {"lora_rank": 4, "top_layers": 0, "dtype": "float32"} | short
-    learnt = {"labels": folder, "prompts": folder, "policy": tiny_model}
-    value = learnt | short | {"layer": 2, "dtype": "float32", "heldout": 0.4}
-    drawn = {"batch_size": 8, "minibatch": 4, "value_width": 8, "sampling": Sampling(max_new_tokens=4)}
+    short: dict[str, Any] = {"trainer": Trainer(max_steps=2), "learning_rate": 1e-2}
+    lora: dict[str, Any] = {"lora_rank": 4, "top_layers": 0, "dtype": "float32"} | short
+    learnt: dict[str, Any] = {"labels": folder, "prompts": folder, "base": tiny_model}
+    value: dict[str, Any] = learnt | short | {"layer": 2, "dtype": "float32", "heldout": 0.4}
+    drawn: dict[str, Any] = {"batch_size": 8, "minibatch": 4, "value_width": 8, "sampling": Sampling(max_new_tokens=4)}
     stages = {
         "sft": FineTune(model=tiny_model, prompts=references, **lora),
         "dpo": Dpo(**learnt, **lora, heldout=0.4),
-        "ppo": Ppo(prompts=folder, policy=tiny_model, reward=Letters(), **drawn, **lora),
+        "ppo": Ppo(prompts=folder, base=tiny_model, reward=Letters(), **drawn, **lora),
         "value": TrainValue(**value),
         "value_vocab": TrainValue(**value, head="vocab"),
         "value_lora": TrainValue(**value, lora_rank=4),
@@ -120,7 +121,7 @@ def test_policies_the_value_s_own_trunk_and_the_reward_s_encoder_open_in_a_proce
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_opens_by_the_call_that_its_card_names(saved: Path, tiny_model: Path, name: str):
     card = (saved / name / "README.md").read_text()
-    assert "`stages.learn.values.load.load_value(folder, policy)`" in card
+    assert "`stages.learn.values.load.load_value(folder, base)`" in card
     values = load_value(saved / name, tiny_model).score("the film", " is dull")
     assert values.shape[1] == 1
     assert np.isfinite(values[1:]).all()

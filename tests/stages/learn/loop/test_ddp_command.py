@@ -54,26 +54,13 @@ def run(folder: Path, labels: Path, model: Path, watched: Callable[[], None]) ->
     command += ["value.layer=2", "value.lora_rank=4", f"value.epochs={EPOCHS}", "value.batch_size=5"]
     command += ["trainer.devices=2", f"trainer.checkpoint_every={EVERY}"]
     with (folder / "output.txt").open("w+") as output:
-        # The other process's description lies in TMPDIR: by it that process is found.
-        environment = os.environ | {"TMPDIR": str(folder), "COLUMNS": "300"}
+        environment = os.environ | {"COLUMNS": "300"}
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         while process.poll() is None:
             watched()
             time.sleep(0.03)
         output.seek(0)
         return process.returncode, output.read()
-
-
-def other_processes(folder: Path) -> list[int]:
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_text()
-        except OSError:
-            continue
-        if "stages.learn.rank" in command and str(folder) in command:
-            found.append(int(pid))
-    return found
 
 
 @functools.cache
@@ -96,13 +83,13 @@ def published(folder: Path, stage: str) -> list[Path]:
 
 
 def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same_weights(
-    tmp_path: Path, labels: Path, tiny_model: Path
+    tmp_path: Path, labels: Path, tiny_model: Path, rank_process: Callable[[Path, int], int | None]
 ):
     killed: list[int] = []
 
     def kill() -> None:
         if not killed and max(kept_steps(tmp_path), default=0) >= 2 * EVERY:
-            killed.append(other_processes(tmp_path)[0])
+            killed.append(rank_process(tmp_path, 1))
             os.kill(killed[0], signal.SIGKILL)
 
     code, output = run(tmp_path, labels, tiny_model, kill)
@@ -111,7 +98,7 @@ def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same
     assert "Traceback" not in output
     assert published(tmp_path, "value") == []
     (died,) = kept_steps(tmp_path)
-    assert other_processes(tmp_path) == []
+    assert [rank_process(tmp_path, rank) for rank in (0, 1)] == [None, None]
 
     seen: set[int] = set()
     code, output = run(tmp_path, labels, tiny_model, lambda: seen.update(kept_steps(tmp_path)))
@@ -123,7 +110,7 @@ def test_a_killed_process_publishes_nothing_and_the_next_run_goes_on_to_the_same
     alone = tmp_path / "alone"
     alone.mkdir()
     fields = {"layer": 2, "lora_rank": 4, "epochs": EPOCHS, "batch_size": 5, "dtype": "float32"}
-    TrainValue(labels=labels, prompts=labels, policy=tiny_model, **fields).run(alone)
+    TrainValue(labels=labels, prompts=labels, base=tiny_model, **fields).run(alone)
     written = [sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) for folder in (payload, alone)]
     assert written[0] == written[1]  # one process wrote
     for name in ("value.safetensors", "model/model.safetensors"):

@@ -3,7 +3,6 @@
 Starting a process costs more than all these trainings, so one pair of processes runs them one after the other.
 """
 
-import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,28 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from stages.engine.sampling import Sampling
-from stages.learn.loop.trainer import Trainer, TrainingRuntime
-from stages.learn.policies.dpo import Dpo
-from stages.learn.policies.ppo import Ppo
-from stages.learn.rewards.classifier import Classifier
-from stages.learn.values.train import TrainValue
+from pipeline.build import build
 
 SEVERAL = """
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from stages.learn.loop.ranks import Group, together
 from stages.learn.loop.trainer import TrainingRuntime
-
-class Shared(Group):
-    # Of several trainings: its processes meet and part once, around all of them.
-    @contextlib.contextmanager
-    def training(self, runtime):
-        yield
 
 @dataclass
 class Several:
@@ -42,13 +28,10 @@ class Several:
     runtime: TrainingRuntime = field(default_factory=TrainingRuntime)
 
     def run(self, out: Path) -> None:
-        with together(self) as group, group.training(self.runtime):
-            for name, stage in self.stages.items():
-                if group.size > 1:
-                    stage.runtime.group = Shared(group.size, group.rank, group.port)
-                if not group.rank:
-                    (out / name).mkdir()
-                stage.run(out / name)
+        for name, stage in self.stages.items():
+            stage.runtime.rank, stage.runtime.world = self.runtime.rank, self.runtime.world
+            (out / name).mkdir()
+            stage.run(out / name)
 
 @dataclass
 class Letters:
@@ -76,41 +59,51 @@ def trained(
     tiny_encoder: Path,
     examples: Path,
     toy: Callable[..., Path],
+    in_processes: Callable[..., tuple[Any, ...]],
 ) -> Path:
     """A folder `one` and a folder `two`, by the number of processes, with a folder for each case."""
     folder = tmp_path_factory.mktemp("ddp")
     (folder / "several_stages.py").write_text(SEVERAL)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        module = importlib.import_module("several_stages")
-        labels = toy(folder, prompts=12)
+        labels = str(toy(folder, prompts=12))
         small = make_tiny_model(folder / "small", seed=3, layers=2, hidden=16)
-        common = {"prompts": labels, "policy": tiny_model, "dtype": "float32"}
+        common = {"prompts": labels, "base": str(tiny_model), "dtype": "float32"}
         learnt = common | {"labels": labels, "batch_size": 7, "learning_rate": 1e-2, "epochs": 1.0}
-        value = learnt | {"layer": 2, "heldout": 0.25}
+        value = {"_target_": "stages.learn.values.train.TrainValue", **learnt, "layer": 2, "heldout": 0.25}
         lora = {"lora_rank": 4, "top_layers": 0}
-        drawn = {"reward": module.Letters(), "sampling": Sampling(temperature=0.2, max_new_tokens=4)}
+        sampling = {"_target_": "stages.engine.sampling.Sampling", "temperature": 0.2, "max_new_tokens": 4}
+        drawn = {"reward": {"_target_": "several_stages.Letters"}, "sampling": sampling}
         sizes = {"iterations": 3, "batch_size": 14, "minibatch": 7, "value_width": 16, "learning_rate": 1e-2}
-        reward = {"batch_size": 7, "learning_rate": 1e-3, "trainer": Trainer()}
-        for name, devices in (("one", 1), ("two", 2)):
-            # Batches of 7: none is cut evenly into two processes with two parts each.
-            machines = {"devices": devices, "rows": 5, "accumulate": devices} if devices > 1 else {}
+        trainer = {"_target_": "stages.learn.loop.trainer.Trainer"}
+        reward = {"batch_size": 7, "learning_rate": 1e-3, "trainer": trainer}
+        stages = {
+            "dpo": {"_target_": "stages.learn.policies.dpo.Dpo", **learnt, **lora, "margin": 0.0},
+            "value": value,
+            "value_vocab": value | {"head": "vocab"},
+            "value_lora": value | lora,
+            "value_lora_vocab": value | lora | {"head": "vocab"},
+            "value_own_model": value | lora | {"model": str(small)},
+            "classifier": {
+                "_target_": "stages.learn.rewards.classifier.Classifier",
+                "examples": str(examples),
+                "encoder": str(tiny_encoder),
+                **reward,
+            },
+            "ppo": {"_target_": "stages.learn.policies.ppo.Ppo", **common, **drawn, **sizes, **lora},
+        }
 
-            def where(machines: dict[str, int] = machines) -> TrainingRuntime:
-                return TrainingRuntime(**machines)
+        def several(**machines: int) -> dict[str, Any]:
+            runtime = {"_target_": "stages.learn.loop.trainer.TrainingRuntime", **machines}
+            placed = {name: stage | {"runtime": runtime} for name, stage in stages.items()}
+            return {"_target_": "several_stages.Several", "stages": placed, "runtime": runtime}
 
-            stages = {
-                "dpo": Dpo(**learnt, **lora, margin=0.0, runtime=where()),
-                "value": TrainValue(**value, runtime=where()),
-                "value_vocab": TrainValue(**value, head="vocab", runtime=where()),
-                "value_lora": TrainValue(**value, **lora, runtime=where()),
-                "value_lora_vocab": TrainValue(**value, **lora, head="vocab", runtime=where()),
-                "value_own_model": TrainValue(**value, **lora, model=small, runtime=where()),
-                "classifier": Classifier(examples=examples, encoder=tiny_encoder, **reward, runtime=where()),
-                "ppo": Ppo(**common, **drawn, **sizes, **lora, runtime=where()),
-            }
-            (folder / name).mkdir()
-            module.Several(stages, where()).run(folder / name)
+        (folder / "one").mkdir()
+        build(several()).run(folder / "one")
+        # Batches of 7: none is cut evenly into two processes with two parts each.
+        ended = in_processes(several(devices=2, rows=5, accumulate=2), folder / "runner")
+        assert ended[0] == "done", ended
+        (folder / "runner/payload").rename(folder / "two")
         del sys.modules["several_stages"]
     return folder
 

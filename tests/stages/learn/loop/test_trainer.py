@@ -17,7 +17,7 @@ class Line(Module):
     """y = w·x + b fitted to y = 3x, one number an example; `held` examples have y = −x."""
 
     def __init__(self, examples: int = 7, width: int = 1, stop_at: int = -1, held: tuple[int, ...] = ()) -> None:
-        super().__init__(weights=[1.0] * examples, learning_rate=0.1)
+        super().__init__(terms=[1.0] * examples, learning_rate=0.1)
         self.weight = torch.nn.Parameter(torch.zeros(width))
         self.stop_at = stop_at
         self.held = held

@@ -1,5 +1,6 @@
 """Direct Preference Optimization: which pairs it makes, what it learns, what it saves, what it refuses."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from safetensors.torch import load_file
 from stages.engine.language_model import load_model, load_tokenizer
 from stages.engine.prompts import encode_prompt
 from stages.errors import BadInput
+from stages.learn.policies import dpo
 from stages.learn.policies.dpo import Dpo, Pair, pair_logprobs, pair_losses, reference_logprobs
-from stages.learn.policies.pairs import ranked_pairs
 from stages.records import Prompt
 from stages.runtime import Runtime
 
@@ -26,7 +27,7 @@ def labels(toy: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -
     return toy(tmp_path_factory.mktemp("pairs"))
 
 
-def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
+def train(labels: Path, base: Path, out: Path, runtime: Runtime | None = None, **fields) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     settings = {
         "epochs": 2,
@@ -36,16 +37,8 @@ def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None,
         "lora_rank": 4,
         "top_layers": 0,
     } | fields
-    Dpo(labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **settings).run(out)
+    Dpo(labels=labels, prompts=labels, base=base, runtime=runtime or Runtime(rows=9), **settings).run(out)
     return out
-
-
-def test_pairs_are_the_best_with_the_worst_and_need_their_margin():
-    assert ranked_pairs([5, 1, 3, 2, 9], list("abcde"), most=9, margin=0) == [(4, 1), (0, 3)]  # the middle is left out
-    assert ranked_pairs([5, 1, 3, 2, 9], list("abcde"), most=1, margin=0) == [(4, 1)]
-    assert ranked_pairs([5, 1, 3, 2, 9], list("abcde"), most=9, margin=4) == [(4, 1)]  # 5 − 2 < 4
-    assert ranked_pairs([1.0, 1.0], ["a", "b"], most=1, margin=0) == []
-    assert ranked_pairs([1.0, 2.0], ["a", "a"], most=1, margin=0) == []
 
 
 def test_the_loss_starts_at_log_2_and_padding_plays_no_part(tiny_model: Path):
@@ -96,6 +89,21 @@ def test_a_seed_fixes_the_weights_and_only_the_top_is_changed_where_asked(
     changed = {name for name in before if not torch.equal(before[name], a[name])}
     assert changed
     assert all(".layers.2." in name for name in changed)
+
+
+@pytest.mark.parametrize(("length_normalised", "accuracy"), [(False, 1.0), (True, 0.0)])
+def test_held_out_accuracy_compares_as_the_loss_does(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, length_normalised: bool, accuracy: float
+):
+    """Log-ratios 4 and 3, of 8 tokens and of 2: the better response is above by its sum, below by its mean a token."""
+    pairs = [Pair([5], [30] * 8, [31] * 2)]
+    reference = torch.tensor([[-10.0], [-5.0]])
+    monkeypatch.setattr(dpo, "reference_logprobs", lambda *_: torch.tensor([[-6.0], [-2.0]]))
+    stage = Dpo(Path(), Path(), tiny_model, beta=0.5, length_normalised=length_normalised)
+    figures = stage._measured(load_model(tiny_model, dtype="float32", device="cpu"), pairs, reference)
+    assert figures["heldout_accuracy"] == accuracy
+    assert (figures["heldout_loss"] < math.log(2)) is bool(accuracy)
+    assert (figures["heldout_chosen_log_ratio"], figures["heldout_rejected_log_ratio"]) == (4.0, 3.0)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig
 
 from stages import records
-from stages.engine.policy import CausalLM
+from stages.engine.causal_lm import CausalLM
 from stages.engine.sampling import Sampling
 from stages.errors import BadInput
 from stages.learn.values.foresight import Foresight, interval, rank_correlation

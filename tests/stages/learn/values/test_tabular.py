@@ -16,20 +16,20 @@ import torch
 
 from stages import records
 from stages.engine.language_model import load_tokenizer
+from stages.learn.values.head_training import HeadTraining
 from stages.learn.values.load import load_value
 from stages.learn.values.train import TrainValue
-from stages.learn.values.training import HeadTraining
 from stages.records import Labelled, Prompt
 
 EOS, STEPS = 2, 3
 TOKENS = (270, 280, EOS)
 PROMPT = "the film "
 State = tuple[int, ...]
-STATES = [s for n in range(STEPS + 1) for s in itertools.product(TOKENS, repeat=n) if EOS not in s[:-1]]
+STATES: list[State] = [s for n in range(STEPS + 1) for s in itertools.product(TOKENS, repeat=n) if EOS not in s[:-1]]
 ENDS = [s for s in STATES if len(s) == STEPS or s[-1:] == (EOS,)]
 TABLE = np.random.default_rng(3)
-POLICY = {s: TABLE.permutation([0.5, 0.25, 0.25]) for s in STATES if s not in ENDS}
-REWARD = {s: float(TABLE.normal()) for s in ENDS}
+POLICY: dict[State, np.ndarray] = {s: TABLE.permutation([0.5, 0.25, 0.25]) for s in STATES if s not in ENDS}
+REWARD: dict[State, float] = {s: float(TABLE.normal()) for s in ENDS}
 
 
 TOLERANCE = 0.05
@@ -86,13 +86,13 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def errors(out: Path, labels: Path, policy: Path, truth: Callable[[State], float] = value, **fields) -> dict:
+def errors(out: Path, labels: Path, base: Path, truth: Callable[[State], float] = value, **fields) -> dict:
     """|V(s) − truth| of every state that the trained head has a value of, in the reward's unit."""
     settings = {"learning_rate": 0.02, "epochs": 500, "batch_size": 64, "weight_decay": 0.0} | fields
     common = {"layer": 3, "dtype": "float32", "heldout": 0.0}
-    TrainValue(labels=labels, prompts=labels, policy=policy, **common, **settings).run(out)
-    trained = load_value(out, policy)
-    prompt = list(load_tokenizer(policy)(PROMPT)["input_ids"])
+    TrainValue(labels=labels, prompts=labels, base=base, **common, **settings).run(out)
+    trained = load_value(out, base)
+    prompt = list(load_tokenizer(base)(PROMPT)["input_ids"])
     found = {}
     for end in ENDS:
         values = trained.states(prompt, list(end))[:, 0]  # (T+1,)

@@ -1,60 +1,87 @@
-"""TD(λ) targets against arithmetic done by hand."""
+"""What each target asks of values, against arithmetic done by hand, and which head can learn it."""
+
+import math
 
 import pytest
 import torch
 
-from stages.learn.values.targets import td_lambda
+from stages.errors import BadInput
+from stages.learn.values.targets import TARGETS, Batch, Bellman, Fudge, Settings, Soft, TdLambda, target_named
 
 
-def targets(values: list[float], reward: float, lam: float) -> list[float]:
-    """Targets of one response whose states have these values."""
-    found = td_lambda(
-        torch.tensor(values)[None, :, None], torch.tensor([[reward]]), torch.tensor([len(values) - 1]), lam
-    )
-    return found[0, :, 0].tolist()
+def never() -> torch.Tensor:
+    raise AssertionError("this target needs no such thing")
 
 
-def test_worked_example_of_ten_tokens():
-    # Zero values, r = 1, λ = .95: target(sₜ) = .95^(10 − t), and the state after EOS gets r itself.
-    expected = [0.599, 0.630, 0.663, 0.698, 0.735, 0.774, 0.815, 0.857, 0.902, 0.95, 1.0]
-    assert targets([0.0] * 11, 1.0, 0.95) == pytest.approx(expected, abs=6e-4)
+def batch(values: list[list[float]], rewards: list[float], last: list[int]) -> Batch:
+    """Of one reward."""
+    return Batch(torch.tensor(values)[..., None], torch.tensor(rewards)[:, None], torch.tensor(last), never, never)
 
 
-def test_monte_carlo_gives_the_reward_everywhere():
-    assert targets([0.3, -2.0, 5.0, 0.1], 0.7, 1.0) == pytest.approx([0.7] * 4)
+def test_td_lambda_is_half_the_squared_distance_to_the_return():
+    # V = 2 1 4, r = 3, λ = ½: returns 2.25, 3.5, 3, so ½·(.25², 2.5², 1²)
+    losses = TdLambda(0.5).losses(batch([[2.0, 1.0, 4.0]], [3.0], [2]))[0, :, 0]
+    assert losses.tolist() == pytest.approx([0.03125, 3.125, 0.5])
 
 
-def test_one_step_bootstrap_gives_the_next_value():
-    # λ = 0: each state is told its successor's value, the last one r.
-    assert targets([0.3, -2.0, 5.0, 0.1], 0.7, 0.0) == pytest.approx([-2.0, 5.0, 0.1, 0.7])
+def test_fudge_asks_every_state_whether_the_reward_will_be_above_the_mean():
+    # z-scored rewards 1.5 (yes) and −.1 (no), logits 0: log 2 each; logit 2: log(1 + e⁻²) for yes, 2 more for no
+    losses = Fudge().losses(batch([[0.0, 2.0], [0.0, 2.0]], [1.5, -0.1], [1, 1]))[..., 0]
+    yes = math.log1p(math.exp(-2))
+    assert losses[0].tolist() == pytest.approx([math.log(2), yes])
+    assert losses[1].tolist() == pytest.approx([math.log(2), yes + 2])
 
 
-def test_a_right_value_is_a_fixed_point_in_expectation_only():
-    # V = .5 .5 1, r = 1, λ = .95: s₂ → 1; s₁ → .05·1 + .95·1 = 1; s₀ → .05·.5 + .95·1 = .975.
-    assert targets([0.5, 0.5, 1.0], 1.0, 0.95) == pytest.approx([0.975, 1.0, 1.0])
+def test_soft_asks_every_state_for_the_final_reward():
+    # η = 2, r = 2, V = 0 and 2: d = 1 and 0, so 4·(e − 2) and 0
+    losses = Soft(2.0).losses(batch([[0.0, 2.0]], [2.0], [1]))[0, :, 0]
+    assert losses.tolist() == pytest.approx([4 * (math.e - 2), 0])
 
 
-def test_equals_the_sum_of_temporal_differences():
-    # target(sₜ) = V(sₜ) + Σ λⁱ δₜ₊ᵢ with δ = (1 − 2, 4 − 1, 3 − 4) = (−1, 3, −1), λ = ½:
-    # s₀: 2 − 1 + ½·3 − ¼·1 = 2.25; s₁: 1 + 3 − ½ = 3.5; s₂: 4 − 1 = 3.
-    assert targets([2.0, 1.0, 4.0], 3.0, 0.5) == pytest.approx([2.25, 3.5, 3.0])
+def test_bellman_asks_for_what_pi_0_expects_of_the_next_token_and_for_the_reward_at_the_end():
+    # Two tokens; s₁ has V = 1. From s₁ the tokens are worth 2 and 6, π₀ = ¾ and ¼: target 3. s₂, V = 4, is the last: 5.
+    found = torch.tensor([[[0.0, 0.0], [2.0, 6.0], [9.0, 9.0]]], requires_grad=True)
+    asked: list[torch.Tensor] = []
+
+    def distribution(final: torch.Tensor) -> torch.Tensor:
+        asked.append(final)
+        return torch.tensor([[[0.5, 0.5], [0.75, 0.25], [0.5, 0.5]]])
+
+    values = torch.tensor([[[1.0], [4.0]]], requires_grad=True)
+    final = torch.zeros(1, 3, 8)
+    given = Batch(values, torch.tensor([[5.0]]), torch.tensor([1]), lambda: found, lambda: final)
+    losses = Bellman(distribution).losses(given)
+    assert losses[0, :, 0].tolist() == [0.5 * (1 - 3) ** 2, 0.5 * (4 - 5) ** 2]
+    assert asked[0] is final
+    losses.sum().backward()
+    assert values.grad is not None
+    assert values.grad[0, :, 0].tolist() == [-2.0, -1.0]  # V − target
+    assert found.grad is None  # no gradient through the target
 
 
-def test_padding_is_not_read_and_gets_no_target():
-    nan = float("nan")
-    values = torch.tensor([[2.0, 1.0, 4.0], [0.5, nan, nan], [7.0, 3.0, nan]])[..., None]
-    found = td_lambda(values, torch.tensor([[3.0], [9.0], [1.0]]), torch.tensor([2, 0, 1]), 0.5)[..., 0]
-    assert found[0].tolist() == pytest.approx([2.25, 3.5, 3.0])
-    assert found[1].tolist() == [9.0, 0.0, 0.0]  # T = 0: the prompt itself is the last state
-    assert found[2].tolist() == [2.0, 1.0, 0.0]  # ½·V(s₁) + ½·r = 1.5 + .5
+def test_only_bellman_needs_a_head_over_the_vocabulary_and_pi_0():
+    settings = Settings(0.95, 1.0, lambda: torch.sigmoid)
+    for name, kind in TARGETS.items():
+        target = kind.of(settings)
+        target.check(over_vocabulary=True)
+        if name == "bellman":
+            with pytest.raises(BadInput, match=r"^target: CD's Bellman target .* needs head=vocab"):
+                target.check(over_vocabulary=False)
+        else:
+            target.check(over_vocabulary=False)
+        assert kind.final_states is (name == "bellman")
 
 
-def test_rewards_have_targets_of_their_own():
-    values = torch.zeros(1, 2, 2)
-    found = td_lambda(values, torch.tensor([[1.0, -2.0]]), torch.tensor([1]), 0.5)
-    assert found[0].tolist() == [[0.5, -1.0], [1.0, -2.0]]
+def test_a_target_takes_its_settings_and_loads_pi_0_only_where_it_is_read():
+    settings = Settings(0.7, 2.5, never)  # type: ignore[arg-type]
+    assert TdLambda.of(settings) == TdLambda(0.7)
+    assert Soft.of(settings) == Soft(2.5)
+    assert Fudge.of(settings) == Fudge()
+    with pytest.raises(AssertionError, match="no such thing"):
+        Bellman.of(settings)
 
 
-def test_targets_carry_no_gradient():
-    values = torch.zeros(1, 3, 1, requires_grad=True)
-    assert not td_lambda(values, torch.ones(1, 1), torch.tensor([2]), 0.9).requires_grad
+def test_a_name_that_no_target_has_is_refused():
+    assert target_named("soft") is Soft
+    with pytest.raises(BadInput, match=r"^target: 'q' is no target; choose one of td_lambda, fudge, soft, bellman"):
+        target_named("q")

@@ -10,8 +10,8 @@ import torch
 from stages import records
 from stages.engine.language_model import load_model, load_tokenizer
 from stages.errors import BadInput
-from stages.learn.values.load import load_head, load_value
-from stages.learn.values.quality import heldout_quality
+from stages.learn.values.head import load_head
+from stages.learn.values.load import load_value
 from stages.learn.values.scalar_head import ValueHead, fingerprint
 from stages.learn.values.train import TrainValue
 from stages.learn.values.vocab_head import VocabHead
@@ -49,11 +49,11 @@ def toy_labels(folder: Path, change: Callable[[int, float], float] = lambda i, r
     return folder
 
 
-def train(labels: Path, policy: Path, out: Path, runtime: Runtime | None = None, **fields) -> ValueHead:
+def train(labels: Path, base: Path, out: Path, runtime: Runtime | None = None, **fields) -> ValueHead:
     out.mkdir(parents=True, exist_ok=True)
     settings = {"layer": 2, "epochs": 20, "learning_rate": 1e-2, "batch_size": 16, "dtype": "float32", "heldout": 0.25}
     stage = TrainValue(
-        labels=labels, prompts=labels, policy=policy, runtime=runtime or Runtime(rows=9), **(settings | fields)
+        labels=labels, prompts=labels, base=base, runtime=runtime or Runtime(rows=9), **(settings | fields)
     )
     stage.run(out)
     return load_head(out)  # type: ignore[return-value]
@@ -112,19 +112,6 @@ def test_rollouts_that_were_all_cut_are_refused_unless_they_are_meant_to_be(
     train(cut, tiny_model, tmp_path / "out", figures[0], allow_truncated=True)
     assert figures[1]["truncated"] == 1
     assert figures[1]["explained_variance_end"] > 0.6
-
-
-def test_quality_by_hand():
-    scores = torch.tensor([[1.0], [-1.0]])
-    # Values that are 0 everywhere explain nothing and rank nothing.
-    found = heldout_quality([np.zeros((3, 1)), np.zeros((2, 1))], scores, ["a"])
-    assert found["explained_variance"] == 0
-    assert np.isnan(found["rank_correlation_end"])
-    # V = 0 everywhere for r = 1, 1 everywhere for r = −1. By state r − V = (1, 1, 1, −2, −2):
-    # Var(r) = .96 and Var(r − V) = 2.16, so 1 − 2.25 = −1.25; the ranking is the wrong way round.
-    found = heldout_quality([np.zeros((3, 1)), np.ones((2, 1))], scores, ["a"])
-    assert found["explained_variance"] == pytest.approx(-1.25)
-    assert found["rank_correlation_start"] == pytest.approx(-1)
 
 
 def test_nothing_held_out_is_allowed(
@@ -211,10 +198,10 @@ def test_one_call_opens_a_value_and_reads_text(
     assert "load_value" in card
     assert "- td_lambda: 0.95" in card
     assert str(tmp_path) not in card
-    with pytest.raises(BadInput, match=r"^policy: .*give the folder of π₀"):
+    with pytest.raises(BadInput, match=r"^base: .*give the folder of π₀"):
         load_value(tmp_path)
     other = make_tiny_model(tmp_path / "other", seed=9)
-    with pytest.raises(BadInput, match=r"^policy: .*is not the model that the value"):
+    with pytest.raises(BadInput, match=r"^base: .*is not the model that the value"):
         load_value(tmp_path, other)
 
 
