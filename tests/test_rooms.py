@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOP = ("tilt", "hydra_plugins", "conf", "pipeline", "sweeps", "stages")
-GROUND = ("errors", "fields", "records", "reward", "runtime", "shards", "training_cost")
+GROUND = ("asked", "errors", "fields", "payloads", "records", "reward", "runtime", "shards", "training_cost")
 """Modules of `stages` that all of its rooms share. They are the room `records`."""
 STAGES = ("sample", "label", "score")
 """Stages that are one module each and belong to no room: a room of that name each."""
@@ -124,3 +124,13 @@ def test_modules_and_tests_stay_small_and_their_names_say_something() -> None:
     for path in [*modules().values(), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path
         assert not re.fullmatch(r"(utils?|helpers?|common|misc)", path.stem), path
+
+
+def test_no_device_is_named_outside_of_conf() -> None:
+    for path in [*(ROOT / "stages").rglob("*.py"), *(ROOT / "sweeps").rglob("*.py")]:
+        lines = path.read_text().splitlines()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names_one = re.fullmatch(r"(cpu|cuda|mps)(:\d+)?", node.value)
+                line = lines[node.lineno - 1].strip()
+                assert not names_one or 'device: str = "cpu"' in line, f"{path.relative_to(ROOT)}:{node.lineno}: {line}"
