@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, OmegaConf
 
+from conf.dtypes import register_dtypes
 from conf.schemas.register import SCHEMAS, register_schemas
 from conf.schemas.whole import WHOLE
 from hydra_plugins.tilt.launcher import register_launcher
@@ -43,8 +44,6 @@ NOTHING_GIVEN = {
 """Fields whose default says that nothing is given, while config.yaml gives what stands elsewhere."""
 UNSETTLED = {
     "Decode.seed",
-    "ScalarValue.beta",
-    "CausalLM.dtype",
     "Sampling.temperature",
     "Sampling.max_new_tokens",
 }
@@ -81,14 +80,22 @@ def choices() -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def configurations() -> list[dict[str, Any]]:
-    """Every configuration as plain, resolved values."""
-    found = []
+def configurations() -> Iterator[list[dict[str, Any]]]:
+    """Every configuration as plain, resolved values: on a machine that is fast in bfloat16, and on one that is not."""
+    found: list[Any] = []
     for overrides in choices():
         config = compose("config", overrides)
         assert OmegaConf.missing_keys(config) == set(), f"{overrides} leave keys of their schemas without a value"
-        found.append(OmegaConf.to_container(config, resolve=True))
-    return found  # type: ignore[return-value]
+        for dtype, precision in (("bfloat16", "bf16-mixed"), ("float32", "32")):
+            answer("fast_dtype", dtype)
+            answer("fast_precision", precision)
+            found.append(OmegaConf.to_container(config, resolve=True))
+    yield found
+    register_dtypes()
+
+
+def answer(resolver: str, value: str) -> None:
+    OmegaConf.register_new_resolver(resolver, lambda device: value, replace=True)
 
 
 def targets(value: Any) -> Iterator[Mapping[str, Any]]:

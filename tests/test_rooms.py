@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOP = ("tilt", "hydra_plugins", "conf", "pipeline", "sweeps", "stages")
-GROUND = ("errors", "fields", "records", "reward", "runtime", "shards", "training_cost")
+GROUND = ("asked", "errors", "fields", "payloads", "records", "reward", "runtime", "shards", "training_cost")
 """Modules of `stages` that all of its rooms share. They are the room `records`."""
 STAGES = ("sample", "label", "score")
 """Stages that are one module each and belong to no room: a room of that name each."""

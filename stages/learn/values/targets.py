@@ -5,7 +5,7 @@
     soft        the value of the KL-optimal policy, which is not VAS (arXiv 2502.20548)
     bellman     Controlled Decoding's expectation over the next token (arXiv 2310.17022)
 
-A target of your own is a class beside these, with a name in `TARGETS`; `conf/schema.py` lists the names that
+A target of your own is a class beside these, with a name in `TARGETS`; `conf/schemas/training.py` lists the names that
 `value.target` may take.
 """
 
