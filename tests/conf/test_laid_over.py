@@ -1,6 +1,7 @@
 """A value laid over a composed configuration counts as it does when it is composed with it."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose
@@ -39,9 +40,8 @@ def test_every_number_of_a_method_counts_in_a_sweep_as_it_does_alone(method: str
     parts = [["method.token_by=explicit"], ["method.token_by=implicit"]] if method == "ivg" else [[]]
     for chosen in parts:
         shared = Composition(compose("config", [f"method={method}", *chosen]))
-        numbers = {
-            k: v for k, v in OmegaConf.to_container(shared.config.method, resolve=False).items() if _is_number(v)
-        }
+        written: Any = OmegaConf.to_container(shared.config.method, resolve=False)
+        numbers = {key: value for key, value in written.items() if _is_number(value)}
         for key, number in numbers.items():
             doubled = (f"method.{key}", 2 * number)
             laid = Graph([Point("", shared, (doubled,))]).nodes.keys()
