@@ -186,7 +186,6 @@ def test_every_language_model_is_trained_as_the_trainer_and_the_model_s_dtype_sa
     assert (config["runtime"]["accumulate"], config["runtime"]["checkpoint_every"]) == (2, 7)
 
 
-@pytest.mark.xfail(reason="a key laid over a slot is named itself, not the key that it comes from", strict=True)
 def test_every_training_has_as_many_processes_as_devices_whatever_else_it_asks_for() -> None:
     own = ["method=eft", "tuned=best_rollouts", "goal=[sft,dpo,ppo,value,tuned,gold]"]
     asked = ["trainer.devices=3", *(f"+stages.{stage}.resources={{cores: 2}}" for stage in ("value", "dpo"))]
