@@ -21,12 +21,23 @@ def config_key(config: DictConfig, path: str) -> str:
     `stages.decode.guide.k` is `method.k` where `stages.decode.guide` is `${method.guide}` and its `k` is `${method.k}`.
     """
     found: list[str] = []
-    for part in path.split("."):
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
         _, here = written(config, found) if found[:-1] == ["stages"] else (found, None)
-        if isinstance(here, dict) and SLOT in here and part not in here:
+        if isinstance(here, dict) and SLOT in here and not _says(here, parts[depth:]):
             found = _followed(config, [*found, SLOT])
         found = _followed(config, [*found, part])
     return ".".join(found)
+
+
+def _says(value: Any, path: Sequence[str]) -> bool:
+    """Whether a mapping has something at a key, or a value that leaves no room for the key."""
+    for part in path:
+        if isinstance(value, dict):
+            if part not in value:
+                return False
+            value = value[part]
+    return True
 
 
 def _followed(config: DictConfig, path: list[str]) -> list[str]:

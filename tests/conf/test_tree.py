@@ -130,7 +130,6 @@ def test_resources_said_at_a_slot_are_laid_over_what_fills_it() -> None:
     assert [node.resources.cores for node in plain.values()] == [given[key].resources.cores for key in plain]
 
 
-@pytest.mark.xfail(reason="a key laid over a slot is named itself, not the key that it comes from", strict=True)
 def test_every_training_has_as_many_processes_as_devices_whatever_else_it_asks_for() -> None:
     own = ["method=eft", "tuned=best_rollouts", "goal=[sft,dpo,ppo,value,tuned,gold]"]
     asked = ["trainer.devices=3", *(f"+stages.{stage}.resources={{cores: 2}}" for stage in ("value", "dpo"))]

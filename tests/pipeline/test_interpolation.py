@@ -39,6 +39,7 @@ def test_a_dependency_is_followed_through_mappings_lists_and_other_keys() -> Non
         ("stages.one.word", "stages.one.word"),  # said here
         ("stages.two.rate", "policy.rate"),  # the slot's filling
         ("stages.two.resources.cores", "stages.two.resources.cores"),  # beside the slot
+        ("stages.two.resources.processes", "machines.n"),  # the slot's filling has more of the same mapping
         ("stages.one.all.1.size", "part.size"),
         ("nowhere.at.all", "nowhere.at.all"),
     ],
@@ -48,7 +49,8 @@ def test_a_field_is_traced_to_the_key_that_sets_it(path: str, key: str) -> None:
         {
             "method": {"k": 20, "beta": 1.0, "guide": {"k": "${..k}"}},
             "part": {"size": 3},
-            "policy": {"rate": 0.1},
+            "machines": {"n": 2},
+            "policy": {"rate": 0.1, "resources": {"processes": "${machines.n}"}},
             "stages": {
                 "one": {"guide": "${method.guide}", "beta": "${method.beta}", "word": "x", "all": [1, "${part}"]},
                 "two": {"slot": "${policy}", "resources": {"cores": 1}},

@@ -178,13 +178,13 @@ def _width(method: str, settings: dict[str, Any]) -> int:
 
 def verdict(prompt_id: str, preference: float | None, **changes: Any) -> Verdict:
     """A verdict on `vas` against `base` on a test prompt; without a preference a refusal."""
-    given = dict(
+    given: dict[str, Any] = dict(
         prompt_id=prompt_id, part="test", sample=0, judge="careful", candidate="vas", reference="base", canary=False,
         order="reference_first", preference=preference, outcome="refusal" if preference is None else "verdict",
         problem="", candidate_chars=100, reference_chars=100, answer="", asked=1, model="", prompt_tokens=0,
         completion_tokens=0, cost=None, request="",
     )  # fmt: skip
-    return Verdict(**given | changes)
+    return Verdict(**{**given, **changes})
 
 
 def write_verdicts(folder: Path, verdicts: list[Verdict]) -> Path:

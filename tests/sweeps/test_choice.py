@@ -141,7 +141,7 @@ def test_settings_of_one_method_are_held_against_its_weakest(synthetic: ModuleTy
     points = make(synthetic, tmp_path, rows)
     chosen, reference = choose(points, "validation"), reference_point(points, "bon", "test")
     assert reference is points[1]
-    found = differences(points, chosen, reference, "test", **DRAWS)
+    found = differences(points, chosen, points[1], "test", **DRAWS)
     assert "earns 0.50 more gold reward than dpo (β = 0.5)" in verdict(points, chosen, found, "test")
     assert differences(points, chosen, points[0], "test", **DRAWS) == []
     said = verdict(points, chosen, [], "test")

@@ -31,8 +31,9 @@ def run_stage(tmp_path: Path) -> Callable[..., tuple[list[Any], dict[str, float]
         out.mkdir(parents=True)
         metrics: dict[str, float] = {}
         runtime = Runtime(metrics=metrics.update)
-        runtime.requests = tmp_path / "requests"  # type: ignore[attr-defined]
-        Judge(**({"canary": 0, "runtime": runtime} | payloads | {"judges": judges} | fields)).run(out)
+        runtime.requests = tmp_path / "requests"
+        given: dict[str, Any] = {"canary": 0, "runtime": runtime, **payloads, "judges": judges, **fields}
+        Judge(**given).run(out)
         return records.read(out / "verdicts.parquet", Verdict), metrics
 
     return run

@@ -108,7 +108,7 @@ def test_published_length_controlled_win_rate_with_the_penalty_by_cross_validati
 
 @needs_alpaca
 def test_cross_validation_finds_the_published_penalty_but_for_coin_flips_between_neighbours():
-    chosen = np.round([cross_validated(model, model == "phi-2").C for model in MODELS], 3)
+    chosen = np.round([cross_validated(model, model == "phi-2").C or np.nan for model in MODELS], 3)
     assert set(chosen) <= {2.783, 21.544}  # their held-out losses differ by some 1e-6
     assert np.sum(chosen == np.round([published(model)["C_published_fit"] for model in MODELS], 3)) >= 7
 

@@ -136,7 +136,9 @@ class Loopback:
             )
             part = next(p for p in message.iter_parts() if p.get_filename())
             name = f"file-{len(self.files)}"
-            self.files[name] = part.get_payload(decode=True)
+            content = part.get_payload(decode=True)
+            assert isinstance(content, bytes)
+            self.files[name] = content
             _send(
                 handler,
                 200,

@@ -70,10 +70,12 @@ def test_pairing_takes_the_prompts_difficulty_out() -> None:
     ours = {f"p{i:02d}": h + 0.5 + generator.normal(0, 0.3) for i, h in enumerate(hard)}
     theirs = {f"p{i:02d}": h + generator.normal(0, 0.3) for i, h in enumerate(hard)}
     paired = paired_difference(ours, theirs, draws=2000, seed=0)
-    alone = [mean_interval(np.array(list(side.values())), draws=2000, seed=0).standard_error for side in (ours, theirs)]
+    one, other = (
+        mean_interval(np.array(list(side.values())), draws=2000, seed=0).standard_error for side in (ours, theirs)
+    )
     assert paired.sign == 1
     # Paired: √(0.3² + 0.3²)/√50 = 0.06; unpaired: √(2·(2² + 0.3²))/√50 = 0.40.
-    assert paired.standard_error < np.hypot(*alone) / 4
+    assert paired.standard_error < np.hypot(one, other) / 4
 
 
 def test_pairing_matches_by_prompt_and_not_by_position() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections.abc import Hashable
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_preferences_near_a_half_count_as_ties_on_request():
 
 
 def test_several_judges_are_compared_in_pairs_over_the_items_they_share():
-    judged = {
+    judged: dict[str, dict[Hashable, float]] = {
         "one": {"a": 1.0, "b": 2.0, "c": 1.0},
         "two": {"c": 1.0, "b": 2.0},
         "three": {"a": 2.0, "b": 1.0, "d": 1.5},
@@ -113,8 +114,10 @@ def test_input_that_cannot_be_used_is_refused(call, problem):
 @needs_alpaca
 def test_two_real_judges_on_the_same_805_outputs():
     """A judge that answers with a token's probability and one that reasons first, on alpaca-7b's outputs."""
-    first = {r["index"]: float(r["preference"]) for r in _table("annotations.csv") if r["model"] == "alpaca-7b"}
-    second = {
+    first: dict[Hashable, float] = {
+        r["index"]: float(r["preference"]) for r in _table("annotations.csv") if r["model"] == "alpaca-7b"
+    }
+    second: dict[Hashable, float] = {
         r["index"]: float(r["preference_cot_fn"]) for r in _table("second_judge_cot.csv") if r["model"] == "alpaca-7b"
     }
     found = compare_judges({"logprob": first, "reasoning": second})["logprob", "reasoning"]

@@ -25,7 +25,9 @@ def test_a_prompt_counted_twice_is_the_same_as_its_row_twice():
     delta = (len_reference - len_model).astype(float)
     counts = np.random.default_rng(6).integers(0, 4, 50)
     weighted = LengthControl(preference - 1, delta, difficulty)
-    repeated = LengthControl(*(np.repeat(column, counts) for column in (preference - 1, delta, difficulty)))
+    repeated = LengthControl(
+        np.repeat(preference - 1, counts), np.repeat(delta, counts), np.repeat(difficulty, counts)
+    )  # fmt: skip
     total = int(counts.sum())
     ours, theirs = weighted.fit(counts[None].astype(float), 2.0), repeated.fit(np.ones((1, total)), 2.0)
     assert ours == pytest.approx(theirs, abs=1e-8)
@@ -69,11 +71,11 @@ def test_a_strong_penalty_leaves_no_weight_and_a_win_rate_of_50():
 
 def test_the_penalty_is_one_of_the_grid_and_does_not_depend_on_the_order_of_rows():
     preference, len_model, len_reference, difficulty = synthetic(80, seed=4)
-    columns = (preference - 1, (len_reference - len_model).astype(float), difficulty)
-    chosen = LengthControl(*columns).choose_penalty()
+    labels, delta = preference - 1, (len_reference - len_model).astype(float)
+    chosen = LengthControl(labels, delta, difficulty).choose_penalty()
     order = np.random.default_rng(0).permutation(80)
     assert chosen in GRID
-    assert LengthControl(*(column[order] for column in columns)).choose_penalty() == chosen
+    assert LengthControl(labels[order], delta[order], difficulty[order]).choose_penalty() == chosen
 
 
 @pytest.mark.parametrize(
