@@ -55,7 +55,7 @@ class Decode:
     guide: TokenGuide | None = None
     search: Search | None = None
     samples: int = 1
-    seed: int = 0
+    seed: int = 1
     runtime: Runtime = field(default_factory=Runtime)
 
     def run(self, out: Path) -> None:

@@ -28,7 +28,7 @@ class Sampling:
     """Keep tokens at least this likely, as a share of the most likely one's probability; 0 = off."""
     greedy: bool = False
     """Take the most likely token. Log-probabilities are then those of the distribution it was the maximum of."""
-    max_new_tokens: int = 32
+    max_new_tokens: int = 24
     """Response length limit, EOS included."""
     stop: list[str] = field(default_factory=list)
     """A response ends where one of these strings appears; its text is cut before it, its tokens are not."""

@@ -45,6 +45,7 @@ class Member:
         here, rank = pathlib.Path(self.folder), self.runtime.rank
         told = [str(self.runtime.world), *(os.environ[name] for name in NAMES)]
         (here / f"told{rank}").write_text(" ".join(told))
+        print("this is", rank, flush=True)
         (here / f"pid{rank}.part").write_text(str(os.getpid()))
         os.rename(here / f"pid{rank}.part", here / f"pid{rank}")
         while len([path for path in here.glob("pid*") if path.suffix == ""]) < self.runtime.world:
@@ -52,7 +53,6 @@ class Member:
         self.runtime.progress(rank, 10, f"rank {rank}")
         self.runtime.metrics({"rank": rank})
         (out / f"by{rank}").touch()
-        print("this is", rank, flush=True)
         if self.what == "outlive" and rank == self.who:
             return
         if self.what == "outlive":

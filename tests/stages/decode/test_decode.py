@@ -158,7 +158,7 @@ def test_each_model_encodes_the_prompt_with_its_own_chat_template(
     lanes.encode([("p", prompt)], [Prompt(id="p", part="test", text="", messages=message)], 5)
     assert [lane.prompts for lane in lanes.all] == [[prompt], [longer]]
     tuned = CausalLM(copies["tuned"]).load("cpu")
-    (alone,) = Engine(Lanes(tuned), Draw(sampling, 0, 1)).run([("p", longer)], 1)
+    (alone,) = Engine(Lanes(tuned), Draw(sampling, 1, 1)).run([("p", longer)], 1)
     assert own.token_ids == alone.token_ids  # z_base + (z_tuned − z_base)
 
 

@@ -58,6 +58,7 @@ def stage(prompts: Path, base: Path, reward: Any, runtime: Runtime | None = None
         "learning_rate": 1e-2,
         "dtype": "float32",
         "lora_rank": 4,
+        "top_layers": 0,
         "value_width": 16,
         "sampling": Sampling(temperature=0.2, max_new_tokens=4),
     }
